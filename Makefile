@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Builds CRIU with our series, and the plugin; 'make help' lists the rest.
+# Whatever is made lies under build/.
+
+# The release that criu-patches/ is made for, and the Debian suite with its
+# source. The scripts use no other.
+export BASE_VERSION := 4.1.1
+export BASE_SHA256  := f80a66cb3726bb2116266d4759ce3bcbfab7abdb6b6d430bf20dd41911717afe
+BASE_SUITE          := trixie
+export BASE_TARBALL := build/criu-$(BASE_VERSION).tar.xz
+
+# CRIU looks for plugins in PLUGINDIR, which is compiled in: give the same
+# PREFIX or PLUGINDIR to 'make' and to 'make install', or CRIU is relinked.
+PREFIX    ?= /usr/local
+PLUGINDIR ?= $(PREFIX)/lib/criu
+MANDIR    ?= $(PREFIX)/share/man
+DESTDIR   ?=
+
+PYTHON := /usr/bin/python3
+SHELL  := /bin/sh
+Q      := $(if $(V),,@)
+
+CRIU    := build/criu
+PLAIN   := build/criu-plain
+GIT     := build/criu-git
+PLUGIN  := build/plugin/lazy_shmem.so
+OBJECTS := $(patsubst plugin/%.c,build/plugin/%.o,$(wildcard plugin/*.c))
+MANS    := $(wildcard docs/man/*.[178])
+
+ARCH := $(shell uname -m | sed -e 's/x86_64/x86/' -e 's/ppc64.*/ppc64/' -e 's/armv.*/arm/')
+# With no -j of our own make gets one job per processor.
+jobs   = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+BUILD_CRIU = $(MAKE) --no-print-directory $(jobs) PYTHON=$(PYTHON) PLUGINDIR=$(PLUGINDIR) -C
+
+PLUGIN_CFLAGS := -std=gnu11 -g -O2 -fPIC -pthread -Wall -Wextra -Werror
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += -r
+
+.PHONY: all
+all: $(CRIU)/criu/criu $(PLUGIN)
+
+#
+# What the machine needs. The check is remembered until deps.sh changes.
+#
+.PHONY: deps
+deps:
+	$(Q)sh scripts/deps.sh install
+	$(Q)mkdir -p build && touch build/.deps
+
+build/.deps: scripts/deps.sh
+	$(Q)sh scripts/deps.sh install
+	$(Q)mkdir -p build && touch $@
+
+$(BASE_TARBALL): | build/.deps
+	$(Q)sh scripts/fetch-criu.sh $@ $(BASE_SHA256) $(BASE_VERSION) $(BASE_SUITE)
+
+#
+# Two trees of CRIU. A tree is made afresh when what it is made of, by
+# content, has changed; when only PLUGINDIR has, two files are compiled.
+#
+.PHONY: FORCE
+FORCE:
+
+define when_changed
+	$(Q)mkdir -p build; { $(1); } >$@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+endef
+
+build/.base.key: FORCE
+	$(call when_changed,echo $(BASE_SHA256))
+build/.series.key: FORCE
+	$(call when_changed,cat criu-patches/series criu-patches/*.patch 2>/dev/null | sha256sum)
+build/.plugindir.key: FORCE
+	$(call when_changed,echo '$(PLUGINDIR)')
+
+$(CRIU)/.tree: build/.series.key
+$(CRIU)/.tree: kind := patched
+$(PLAIN)/.tree: kind := plain
+$(CRIU)/.tree $(PLAIN)/.tree: build/.base.key | $(BASE_TARBALL)
+	$(Q)sh scripts/criu-tree.sh $(@D) $(kind)
+	$(Q)touch $@
+
+$(CRIU)/criu/criu $(PLAIN)/criu/criu: build/%/criu/criu: build/%/.tree build/.plugindir.key
+	$(Q)rm -f $(@D)/plugin.o $(@D)/crtools.o
+	$(Q)$(BUILD_CRIU) build/$* criu </dev/null >build/$*.log 2>&1 || \
+		{ tail -n 40 build/$*.log; echo 'whole log: build/$*.log'; exit 1; } >&2
+	$(Q)touch $@
+	@echo 'built $@'
+
+.PHONY: criu-plain
+criu-plain: $(PLAIN)/criu/criu
+
+#
+# The plugin.
+#
+build/plugin/flags: $(CRIU)/.tree scripts/plugin-env.sh | $(CRIU)/criu/criu
+	$(Q)sh scripts/plugin-env.sh $(CRIU) $(ARCH) $@
+
+build/plugin/%.o: plugin/%.c build/plugin/flags Makefile
+	$(Q)$(CC) $(PLUGIN_CFLAGS) @build/plugin/flags -MMD -MP -c -o $@ $<
+
+$(PLUGIN): $(OBJECTS)
+	$(Q)$(CC) $(PLUGIN_CFLAGS) $(LDFLAGS) -shared -o $@ $^
+	@echo 'built $@'
+
+-include $(OBJECTS:.o=.d)
+
+#
+# The series.
+#
+.PHONY: patches-import patches-export patches-roundtrip patches-verify
+patches-import: | $(BASE_TARBALL)
+	$(Q)sh scripts/patches-import.sh $(GIT)
+patches-export: | build/.deps
+	$(Q)sh scripts/patches-export.sh $(GIT)
+patches-roundtrip: | $(BASE_TARBALL)
+	$(Q)sh scripts/patches-roundtrip.sh build/roundtrip
+patches-verify: | $(BASE_TARBALL)
+	+$(Q)sh scripts/patches-verify.sh build/verify $(jobs) PYTHON=$(PYTHON)
+
+#
+# Checks.
+#
+.PHONY: test test-upstream demo lint
+test: all
+	$(Q)sh test/run.sh $(T)
+test-upstream: all
+	$(Q)test/upstream.sh
+demo: all
+	$(Q)demo/demo.sh
+lint: build/plugin/flags
+	$(Q)sh scripts/lint.sh build/plugin/flags
+
+#
+# Installing. uninstall removes these files, and PLUGINDIR if it is empty.
+#
+man_dest = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+
+.PHONY: install uninstall
+install: all
+	install -D -m 755 $(CRIU)/criu/criu $(DESTDIR)$(PREFIX)/sbin/criu
+	install -D -m 755 $(PLUGIN) $(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))
+	$(Q)set -e; $(foreach m,$(MANS),install -D -m 644 $(m) $(call man_dest,$(m));)
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/criu $(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))
+	rm -f $(foreach m,$(MANS),$(call man_dest,$(m)))
+	-$(Q)rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PLUGINDIR)
+
+.PHONY: clean distclean
+clean:
+	rm -rf $(CRIU) $(PLAIN) build/plugin build/verify build/roundtrip \
+		build/test* build/demo* build/*.log build/*.new build/.*.key
+distclean:
+	$(Q). scripts/series.sh; self=distclean; [ ! -d $(GIT) ] || ! unexported $(GIT) || \
+		die 'the work above in $(GIT) is not in the series: make patches-export, or delete it'
+	rm -rf build
+
+.PHONY: help
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make TARGET [V=1]
+#:
+#: all                the default: CRIU with the series, and the plugin
+#: deps               install the Debian packages that are missing (root)
+#: criu-plain         CRIU without the series, to compare with (build/criu-plain)
+#: patches-import     the series as git commits to work on (build/criu-git)
+#: patches-export     write criu-patches/ from those commits
+#: patches-roundtrip  is criu-patches/ what import and export make of it?
+#: patches-verify     does CRIU build after each patch, none applied with fuzz?
+#: test [T=GROUPS]    our tests: unit, e2e, zdtm, or e2e/NAME for one of them
+#: test-upstream      CRIU's own tests, with the patched CRIU and the plugin
+#: lint               style and static analysis
+#: demo               see a restore that does not wait for its shared memory
+#: install            CRIU, plugin, man pages: PREFIX, PLUGINDIR, DESTDIR
+#: uninstall          remove what install put there
+#: clean              remove what was built; keeps the tarball and build/criu-git
+#: distclean          remove build/

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef LSHM_FILL_H
+#define LSHM_FILL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Fill workers: threads that copy from an image to the page cache of an object
+ * and know nothing else. They do not log (CRIU's log is not thread-safe), touch
+ * no userfaultfd and no table; they hand results back through fill_reap().
+ */
+
+/* The largest piece a worker moves before it looks for something more urgent */
+#define FILL_UNIT (512UL << 10)
+#define FILL_SEGS 64
+
+/* One run to copy: lengths and offsets in bytes. */
+struct fill_seg {
+	uint64_t off;	  /* in the object */
+	uint64_t src_off; /* in the image */
+	uint32_t len;
+	int src_fd;
+};
+
+enum fill_result {
+	FILL_OK,
+	FILL_READ_ERROR,  /* err: errno of reading the image */
+	FILL_SHORT,	  /* the image ends before the segment does */
+	FILL_WRITE_ERROR, /* err: errno of writing to the object */
+};
+
+/*
+ * Self-contained: nothing a job needs is behind a pointer into the daemon's
+ * state, so that a filler could be a process of its own. The submitter owns it
+ * before fill_submit() and after fill_reap(). The sum of all len is at most
+ * FILL_UNIT.
+ */
+struct fill_job {
+	struct fill_job *next; /* the pool's */
+	void *owner;	       /* the submitter's */
+	int background;	       /* the submitter's: no fault waited for it */
+	int obj_fd;
+	unsigned int nr_segs;
+	struct fill_seg segs[FILL_SEGS];
+
+	/* filled in by the worker */
+	enum fill_result result;
+	int err;	  /* errno value */
+	uint64_t err_off; /* in the object */
+};
+
+struct fill_pool;
+
+/* Starts nr threads with all signals blocked. 0 or -errno. */
+int fill_pool_create(struct fill_pool **pool, unsigned int nr);
+
+/* Readable when fill_reap() has something to return; read it before reaping. */
+int fill_pool_eventfd(const struct fill_pool *pool);
+
+/* Urgent jobs go before all others, in the order they came. */
+void fill_submit(struct fill_pool *pool, struct fill_job *job, int urgent);
+
+/*
+ * Makes the job of owner that writes offset off of the object urgent; does
+ * nothing if a worker has it already.
+ */
+void fill_promote(struct fill_pool *pool, const void *owner, uint64_t off);
+
+/* Finished jobs, linked by next, oldest first; NULL if there are none. */
+struct fill_job *fill_reap(struct fill_pool *pool);
+
+/*
+ * Lets the workers finish what they have in hand and frees everything, jobs
+ * that were not reaped included.
+ */
+void fill_pool_destroy(struct fill_pool *pool);
+
+/* Copies one job in the calling thread; buf holds FILL_UNIT bytes. */
+void fill_run(struct fill_job *job, void *buf);
+
+#endif

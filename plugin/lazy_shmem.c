@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The plugin's face to CRIU: hooks, settings, and what each stage needs.
+ *
+ * restore     SHMEM_LAZY decides which objects are lazy, CRIU does the rest
+ * lazy-pages  everything else: objects and tasks are announced, the tasks are
+ *             resumed, faults and completed jobs drive the event loop
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "criu.h"
+#include "eligible.h"
+#include "guard.h"
+#include "object.h"
+#include "task.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#include "cr_options.h"
+#include "kerndat.h"
+#pragma GCC diagnostic pop
+#undef LOG_PREFIX
+#define LOG_PREFIX "lazy-shmem: "
+
+#define MIN_WORKERS 2
+#define MAX_WORKERS 64
+
+static int epoll_fd = -1;
+static bool active; /* in this stage */
+
+/* Why nothing is lazy in this run, or NULL */
+static const char *why_inactive(void)
+{
+	const char *setting = getenv("CRIU_LAZY_SHMEM");
+
+	if (setting && !strcmp(setting, "off"))
+		return "CRIU_LAZY_SHMEM=off";
+	if (!(kdat.uffd_features & UFFD_FEATURE_MINOR_SHMEM))
+		return "this kernel has no minor faults for shmem (UFFD_FEATURE_MINOR_SHMEM, Linux 5.14)";
+	if (opts.stream)
+		return "images are streamed";
+	if (opts.auto_dedup)
+		return "--auto-dedup changes the images while they are read";
+	return NULL;
+}
+
+static int lazy_shmem_init(int stage)
+{
+	const char *setting = getenv("CRIU_LAZY_SHMEM");
+	const char *why;
+
+	if (stage != CR_PLUGIN_STAGE__LAZY_PAGES && !(stage == CR_PLUGIN_STAGE__RESTORE && opts.lazy_pages))
+		return 0;
+
+	if (setting && *setting && strcmp(setting, "on") && strcmp(setting, "off")) {
+		pr_err("CRIU_LAZY_SHMEM is '%s', but can be 'on' (the default) or 'off'\n", setting);
+		return -1;
+	}
+
+	why = why_inactive();
+	if (why)
+		pr_note("shared memory is restored before resume: %s\n", why);
+	active = !why;
+	return 0;
+}
+
+static void lazy_shmem_fini(int stage, int ret)
+{
+	(void)stage;
+	(void)ret;
+}
+
+CR_PLUGIN_REGISTER("lazy_shmem", lazy_shmem_init, lazy_shmem_fini)
+
+/*
+ * Restore
+ */
+
+static int shmem_lazy(const struct cr_shmem_object *obj)
+{
+	enum lshm_verdict verdict;
+
+	if (!active)
+		return -ENOTSUP;
+	if (!obj)
+		return 0;
+
+	verdict = lshm_eligible(obj);
+	if (verdict == LSHM_LAZY)
+		return 0;
+
+	pr_note("object %#x not lazy: %s, filled before resume\n", obj->shmid, lshm_verdict_text(verdict));
+	return -ENOTSUP;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LAZY, shmem_lazy)
+
+/*
+ * The lazy-pages daemon
+ */
+
+static int start(int epollfd)
+{
+	if (!active)
+		return -ENOTSUP;
+
+	epoll_fd = epollfd;
+	return 0;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)
+
+static int take_object(const struct cr_shmem_object *obj, int fd)
+{
+	enum lshm_verdict verdict;
+
+	if (!active)
+		return -ENOTSUP;
+
+	/* restore decided that already, but what comes over a socket is checked */
+	verdict = lshm_eligible(obj);
+	if (verdict != LSHM_LAZY) {
+		pr_err("Restore wants object %#x to be lazy, but %s\n", obj->shmid, lshm_verdict_text(verdict));
+		return -1;
+	}
+
+	return object_add(obj->shmid, obj->size, fd);
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_OBJECT, take_object)
+
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_TASK, task_add)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_PEEK, task_peek)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EVENT, task_event)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EXIT, task_exit)
+
+/* At least two, so that a slow read does not stop everything */
+static int workers(unsigned int *nr)
+{
+	const char *setting = getenv("CRIU_LAZY_SHMEM_WORKERS");
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char *end;
+
+	if (setting && *setting) {
+		cpus = strtol(setting, &end, 10);
+		if (*end || cpus < 1 || cpus > MAX_WORKERS) {
+			pr_err("CRIU_LAZY_SHMEM_WORKERS is '%s', but must be a number from 1 to %d\n", setting, MAX_WORKERS);
+			return -1;
+		}
+	} else if (cpus < MIN_WORKERS) {
+		cpus = MIN_WORKERS;
+	} else if (cpus > MAX_WORKERS) {
+		cpus = MAX_WORKERS;
+	}
+
+	*nr = (unsigned int)cpus;
+	return 0;
+}
+
+static int commit(void)
+{
+	unsigned int nr;
+
+	if (!active)
+		return -ENOTSUP;
+
+	return workers(&nr);
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_COMMIT, commit)
+
+static int resume(void)
+{
+	unsigned int nr;
+
+	if (!active)
+		return -ENOTSUP;
+
+	return workers(&nr) ?: objects_start(epoll_fd, nr);
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_RESUME, resume)
+
+static int finish(int err)
+{
+	int ret = 0;
+
+	if (!active)
+		return -ENOTSUP;
+
+	/* if the daemon gives up, nobody will bring what is missing */
+	if (err < 0)
+		objects_fail_all();
+	if (objects_failed())
+		ret = -1;
+
+	guard_stop();
+	tasks_fini();
+	objects_fini();
+	return ret;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_FINISH, finish)

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "proc_scan.h"
+
+static bool line_maps(const char *line, const struct inode_id *ids, size_t nr)
+{
+	unsigned int maj, min;
+	unsigned long ino;
+	size_t i;
+
+	if (sscanf(line, "%*x-%*x %*s %*x %x:%x %lu", &maj, &min, &ino) != 3 || !ino)
+		return false;
+
+	for (i = 0; i < nr; i++)
+		if (ids[i].ino == ino && ids[i].dev == makedev(maj, min))
+			return true;
+
+	return false;
+}
+
+static bool process_maps(pid_t pid, const struct inode_id *ids, size_t nr)
+{
+	char path[64], line[512];
+	bool fresh = true, found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+
+	/* a path longer than the buffer comes in several pieces */
+	while (!found && fgets(line, sizeof(line), f)) {
+		found = fresh && line_maps(line, ids, nr);
+		fresh = strchr(line, '\n') != NULL;
+	}
+
+	fclose(f);
+	return found;
+}
+
+int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
+{
+	struct dirent *de;
+	int sum = 0;
+	DIR *dir;
+
+	dir = opendir("/proc");
+	if (!dir)
+		return 0;
+
+	while ((de = readdir(dir))) {
+		pid_t pid = (pid_t)strtol(de->d_name, NULL, 10);
+		int pidfd;
+
+		if (pid <= 0 || pid == getpid())
+			continue;
+
+		/* opened before the look, so that it is the same process after it */
+		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		if (pidfd < 0)
+			continue;
+		if (process_maps(pid, ids, nr))
+			sum += fn(pid, pidfd, arg);
+		close(pidfd);
+	}
+
+	closedir(dir);
+	return sum;
+}
+
+static void read_comm(pid_t pid, char *comm, size_t size)
+{
+	char path[64];
+	ssize_t ret = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ret = read(fd, comm, size - 1);
+		close(fd);
+	}
+	comm[ret > 0 ? ret : 0] = '\0';
+	comm[strcspn(comm, "\n")] = '\0';
+}
+
+static int kill_one(pid_t pid, int pidfd, void *arg)
+{
+	void (*killed)(pid_t pid, const char *comm) = *(void (**)(pid_t, const char *))arg;
+	char comm[32];
+
+	read_comm(pid, comm, sizeof(comm));
+	if (!syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) && killed)
+		killed(pid, comm);
+	return 1;
+}
+
+static int kill_again(pid_t pid, int pidfd, void *arg)
+{
+	(void)pid;
+	(void)arg;
+	syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+	return 1;
+}
+
+void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pid, const char *comm))
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+
+	if (!for_each_mapper(ids, nr, kill_one, &killed))
+		return;
+
+	/* the dying still have their memory for a while, and may just have forked */
+	while (for_each_mapper(ids, nr, kill_again, NULL))
+		nanosleep(&pause, NULL);
+}
+
+/* /proc/<pid>/task/<tid>/syscall: "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */
+static bool thread_in_madvise(const char *path, struct madvise_call *call, bool *running)
+{
+	unsigned long a0, a1, a2;
+	char buf[256];
+	ssize_t ret;
+	long nr;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ret = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (ret <= 0)
+		return false;
+	buf[ret] = '\0';
+
+	*running |= !strncmp(buf, "running", 7);
+	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4 || nr != SYS_madvise)
+		return false;
+
+	*call = (struct madvise_call){ .start = a0, .len = a1, .advice = (int)a2 };
+	return true;
+}
+
+static int find_madvise_calls_once(pid_t pid, struct madvise_call *calls, int max, bool *running)
+{
+	struct dirent *de;
+	char path[320];
+	int nr = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+
+	while (nr < max && (de = readdir(dir))) {
+		if (de->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/syscall", pid, de->d_name);
+		if (thread_in_madvise(path, &calls[nr], running))
+			nr++;
+	}
+
+	closedir(dir);
+	return nr;
+}
+
+int find_madvise_calls(pid_t pid, struct madvise_call *calls, int max)
+{
+	int nr, tries;
+
+	/*
+	 * Who has raised an event is about to sleep, and "running" until it
+	 * does. It can't get away, its event is not read.
+	 */
+	for (tries = 0; tries < 100; tries++) {
+		bool running = false;
+
+		nr = find_madvise_calls_once(pid, calls, max, &running);
+		if (nr || !running)
+			break;
+		sched_yield();
+	}
+
+	return nr;
+}

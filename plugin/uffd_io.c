@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <stddef.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+
+#include "uffd_io.h"
+
+int uffd_wake(int uffd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range range = { .start = addr, .len = len };
+
+	return ioctl(uffd, UFFDIO_WAKE, &range) ? -errno : 0;
+}
+
+/* Bytes mapped, or -errno if not even the first page was */
+static int64_t continue_once(int uffd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_continue c = { .range = { .start = addr, .len = len } };
+
+	if (!ioctl(uffd, UFFDIO_CONTINUE, &c))
+		return (int64_t)len;
+
+	/*
+	 * A part that was mapped is reported as EAGAIN together with its size;
+	 * what stopped it is the first error of the next attempt.
+	 */
+	return c.mapped > 0 ? c.mapped : -errno;
+}
+
+int uffd_continue(int uffd, uint64_t addr, uint64_t len, uint64_t *mapped, uint64_t page_size)
+{
+	uint64_t end = addr + len;
+	uint64_t step = len;
+
+	if (mapped)
+		*mapped = 0;
+
+	while (addr < end) {
+		int64_t ret = continue_once(uffd, addr, step);
+
+		if (ret > 0) {
+			if (mapped)
+				*mapped += (uint64_t)ret;
+			addr += (uint64_t)ret;
+		} else if (ret == -EEXIST) {
+			/*
+			 * Mapped already, so nobody needs to wait. A thread
+			 * may have gone to sleep before that, though.
+			 */
+			uffd_wake(uffd, addr, page_size);
+			addr += page_size;
+		} else if (ret == -ENOENT && step > page_size) {
+			/* mprotect() and madvise() split mappings without an event */
+			step = page_size;
+			continue;
+		} else {
+			return (int)ret;
+		}
+		step = step == page_size ? page_size : end - addr;
+	}
+
+	return 0;
+}
