@@ -118,7 +118,7 @@ patches-export: | build/.deps
 patches-roundtrip: | $(BASE_TARBALL)
 	$(Q)sh scripts/patches-roundtrip.sh build/roundtrip
 patches-verify: | $(BASE_TARBALL)
-	+$(Q)sh scripts/patches-verify.sh build/verify $(jobs) PYTHON=$(PYTHON)
+	$(Q)MAKEFLAGS= sh scripts/patches-verify.sh build/verify -j$(shell nproc) PYTHON=$(PYTHON)
 
 #
 # Checks.

@@ -10,7 +10,7 @@
  * no extent covers is a hole. All offsets and lengths in bytes, page aligned.
  */
 struct extent {
-	uint64_t off;	  /* in the object */
+	uint64_t off; /* in the object */
 	uint64_t len;
 	uint64_t src_off; /* in src_fd */
 	int src_fd;	  /* borrowed */

@@ -18,7 +18,7 @@ static struct guard_shared {
 	volatile int released;
 	volatile unsigned int nr;
 	struct inode_id ids[GUARD_MAX_OBJECTS]; /* only the pages in use are allocated */
-} *shared;
+} * shared;
 
 static int guard_pidfd = -1; /* of the daemon, for the guard to wait for */
 static pid_t guard_pid = -1;

@@ -37,14 +37,14 @@ struct object {
 	struct page_map map;
 	unsigned long cursor; /* page where background fill goes on */
 
-	unsigned int nr_jobs;	 /* submitted and not reaped */
+	unsigned int nr_jobs;	  /* submitted and not reaped */
 	struct list_head waiters; /* struct waiter, faults on pages that are not filled */
 
 	struct timespec began;
-	uint64_t filled;  /* pages written from the images */
-	uint64_t zeroed;  /* pages of holes allocated for a fault */
-	uint64_t faults;  /* events */
-	uint64_t mapped;  /* pages mapped by UFFDIO_CONTINUE */
+	uint64_t filled;    /* pages written from the images */
+	uint64_t zeroed;    /* pages of holes allocated for a fault */
+	uint64_t faults;    /* events */
+	uint64_t mapped;    /* pages mapped by UFFDIO_CONTINUE */
 	unsigned int tasks; /* that mapped it, children included */
 };
 

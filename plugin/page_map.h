@@ -29,9 +29,9 @@ enum page_state {
  * keeper, so a successor can see what must not be filled again.
  */
 struct page_map {
-	uint8_t *state;	     /* enum page_state */
+	uint8_t *state; /* enum page_state */
 	unsigned long pages;
-	unsigned long left;  /* pages EMPTY, FILLING or DOOMED */
+	unsigned long left; /* pages EMPTY, FILLING or DOOMED */
 	int fd;
 };
 

@@ -84,8 +84,8 @@ unsigned int tasks_mapping(const struct object *obj)
 }
 
 /* Each object that task maps, once */
-#define for_each_task_object(i, obj, task)                            \
-	for (i = 0; i < (task)->vmas.n; i++)                          \
+#define for_each_task_object(i, obj, task)   \
+	for (i = 0; i < (task)->vmas.n; i++) \
 		if (obj = (task)->vmas.v[i].obj, first_vma_of(task, i))
 
 static bool first_vma_of(const struct task *task, size_t nr)
@@ -449,9 +449,8 @@ static size_t unfinished_ids(const struct task *task, struct inode_id *ids, size
 	struct object *obj;
 	size_t i, nr = 0;
 
-	for_each_task_object(i, obj, task)
-		if (obj->state == OBJECT_FILLING && nr < max)
-			ids[nr++] = obj->id;
+	for_each_task_object(i, obj, task) if (obj->state == OBJECT_FILLING && nr < max)
+		ids[nr++] = obj->id;
 
 	return nr;
 }

@@ -5,8 +5,8 @@
 #
 #   test/run.sh [GROUP | GROUP/SCRIPT]...
 #
-# The groups are unit (test/unit/run), e2e (each test/e2e/*.sh; lib*.sh are
-# not tests) and zdtm (test/zdtm/run.sh); without arguments, all of them.
+# The groups are unit (test/unit/run), e2e (each executable test/e2e/*.py but
+# lib.py) and zdtm (test/zdtm/run.sh); without arguments, all of them.
 #
 # A script prints, for each test, one of
 #
@@ -120,14 +120,12 @@ run_group() {
 	unit) run_script unit test/unit/run ;;
 	zdtm) run_script zdtm test/zdtm/run.sh ;;
 	e2e)
-		for script in test/e2e/*.sh; do
-			case $script in
-			*/lib*.sh) continue ;;
-			esac
-			run_script "e2e/$(basename "$script" .sh)" "$script"
+		for script in test/e2e/*.py; do
+			[ "$script" != test/e2e/lib.py ] || continue
+			run_script "e2e/$(basename "$script" .py)" "$script"
 		done
 		;;
-	e2e/*) run_script "${1%.sh}" "test/${1%.sh}.sh" ;;
+	e2e/*) run_script "${1%.py}" "test/${1%.py}.py" ;;
 	*) verdict "not ok $1: there is no such group of tests" - ;;
 	esac
 }

@@ -81,6 +81,7 @@ write_wrapper() {
 results() {
 	sed -n \
 		-e "s|^=* Test zdtm/\([^ ]*\) PASS =*\$|ok $1/\1|p" \
+		-e "s|^#* Test zdtm/\([^ ]*\) FAIL at Deps check \(.*\) failed #*\$|skip $1/\1: there is no \2|p;t" \
 		-e "s|^#* Test zdtm/\([^ ]*\) FAIL at \(.*[^ #]\) *#*\$|not ok $1/\1: \2|p" \
 		-e "s|^Skipping zdtm/\([^ ]*\) (\(.*\))\$|skip $1/\1: \2|p" "$2" |
 		sed 's|^\([^:]*\)/static/|\1/|; s|^\([^:]*\)/transition/|\1/transition-|'
@@ -139,5 +140,7 @@ run_suite upstream "$tree" "$plugin" "$@"
 
 passed=$(cat "$logs"/*.results | grep -c '^ok ') || :
 failed=$(cat "$logs"/*.results | grep -c '^not ok ') || :
-echo "$passed passed, $failed failed"
+skipped=$(cat "$logs"/*.results | grep -c '^skip ') || :
+[ "$skipped" -eq 0 ] && skipped='' || skipped=", $skipped skipped"
+echo "$passed passed, $failed failed$skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -15,9 +15,14 @@
 #                 corrupt  no plugin, and some bytes of the shared memory
 #                          images are flipped before the restore: a test that
 #                          does not notice is not ok
+#   LSHM_DISK_MBPS
+#                 how fast the daemon reads the images, in each of its threads
+#                 (100). With 0 as fast as it can: as a whole image may have
+#                 arrived before the first access, faults are not counted.
 #
-# Prints "ok NAME", "not ok NAME: reason" or "skip NAME: reason" per test; the
-# logs are in $BUILD_DIR/test-logs/. Exit status: 0 all ok, 1 some not, 2 usage.
+# Prints 1..N, and "ok NAME", "not ok NAME: reason" or "skip NAME: reason" per
+# test; the logs are in $BUILD_DIR/test-logs/. Exit status: 0 all ok, 1 some
+# not, 2 usage.
 #
 # A .expect file is a shell fragment with any of
 #
@@ -41,6 +46,7 @@ build=${BUILD_DIR:-$top/build}
 tree=${CRIU_TREE:-$build/criu}
 plugin=${PLUGIN_DIR:-$build/plugin}
 mode=${LSHM_MODE:-lazy}
+disk=${LSHM_DISK_MBPS:-100}
 name_prefix=zdtm
 [ "$mode" = lazy ] || name_prefix=zdtm-$mode
 
@@ -87,8 +93,14 @@ write_wrapper() {
 		libs=$root/no-plugins
 		mkdir -p "$libs"
 	fi
+	slow=
+	if [ "$mode" = lazy ] && [ "$disk" -ne 0 ]; then
+		slow=$root/slow_disk.so
+		cc -D_GNU_SOURCE -O2 -Wall -Werror -shared -fPIC -o "$slow" "$here/slow_disk.c"
+	fi
 	cat >"$root/criu" <<-END
 		#!/bin/sh
+		[ "\$1" != lazy-pages ] || export LD_PRELOAD='$slow' LSHM_DISK_MBPS=$disk
 		CRIU_LIBS_DIR='$libs' exec '$tree/criu/criu' "\$@"
 	END
 	chmod +x "$root/criu"
@@ -112,6 +124,7 @@ load_expect() {
 	objects='' min_faults='' min_continue='' eager='' flavor=h zdtm_opts='' restores=1
 	# shellcheck source=/dev/null
 	. "$here/static/$1.expect"
+	[ "$disk" -ne 0 ] || min_faults=0 min_continue=0
 }
 
 # Directories of one run, one for each dump that was made
@@ -249,7 +262,9 @@ build_all
 huge=/proc/sys/vm/nr_hugepages
 nr_huge=$(cat $huge)
 trap 'echo "$nr_huge" >$huge' EXIT
+trap 'exit 143' INT TERM
 
+echo "1..$#"
 failed=0
 for t; do
 	run_one "$t"

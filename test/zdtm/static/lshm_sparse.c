@@ -7,8 +7,8 @@ const char *test_doc = "Holes of lazily restored shared memory read as zeros, an
 const char *test_author = "criu-lazy-shmem";
 
 #define CHUNK  (64UL * 1024)
-#define STEP   7    /* every 7th chunk has data */
-#define EARLY  10   /* every 10th hole is read before the data */
+#define STEP   7  /* every 7th chunk has data */
+#define EARLY  10 /* every 10th hole is read before the data */
 #define SECTOR 512
 
 static struct lshm m;

@@ -7,7 +7,9 @@ const char *test_author = "criu-lazy-shmem";
 static struct lshm m;
 static uint64_t new_seed;
 
-enum { UNTOUCHED, ONE_WORD, WHOLE_PAGE };
+enum { UNTOUCHED,
+       ONE_WORD,
+       WHOLE_PAGE };
 
 static int kind(unsigned long i)
 {

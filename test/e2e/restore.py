@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+# timeout: 300
+"""Lazy restore as it should go, and the ways to do without it."""
+
+import os
+import re
+import signal
+import stat
+
+from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, main, read, test, wait_for)
+
+
+def smaps_flags(pid):
+    return re.findall(r"^VmFlags: (.*)$", read("/proc/%d/smaps" % pid), re.M)
+
+
+def lazy_flags(pid):
+    return [f for f in smaps_flags(pid) if "ui" in f.split() or "um" in f.split()]
+
+
+def outside_view(pid):
+    """What is to be the same after an eager and a lazy restore."""
+    fds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid))
+    maps = [line.split(None, 5) for line in read("/proc/%d/maps" % pid).splitlines()]
+    # inode numbers differ from restore to restore, the vdso moves
+    vmas = [(m[0], m[1], m[2], m[5] if len(m) > 5 else "") for m in maps if "[v" not in m[-1]]
+    flags = [f for f in smaps_flags(pid)]
+    return {"fds": fds, "vmas": vmas, "flags": flags, "threads": len(os.listdir("/proc/%d/task" % pid)),
+            "signals": re.findall(r"^Sig.*$", read("/proc/%d/status" % pid), re.M)}
+
+
+@test
+def contents_and_counters(where):
+    """CONTINUE does the work, and shows what was dumped"""
+    led = Ledger(where, "-m", "128", "-p", "3").start().dump().lazy_restore()
+    walks = led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed: " + led.errors("lazy-pages.log"))
+    check(sum(int(w["pages"]) for w in walks) == 3 * 128 * 256, "not all pages were checked")
+    objects = led.counters()
+    check(len(objects) == 1, "%d objects" % len(objects))
+    o = objects[0]
+    check(o["pages_filled"] == 128 * 256 and o["size"] == 128 << 20 and o["tasks"] == 3, str(o))
+    check(o["faults"] > 0 and o["pages_continue"] > 0, "nothing was continued: %s" % o)
+    check_nothing_left(led)
+    led.kill()
+
+
+@test
+def private_memory_too(where):
+    """UFFDIO_COPY for private memory and CONTINUE for shared, in one task"""
+    led = Ledger(where, "-m", "64", "-p", "2", "-P", "64").start().dump().lazy_restore()
+    led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    check_log(led.log("lazy-pages.log"), r"uffd_copy", r"object 0x[0-9a-f]+ done")
+    led.kill()
+
+
+@test
+def nothing_left_behind(where):
+    """After retirement a task looks as after an eager restore"""
+    led = Ledger(where, "-m", "16", "-p", "2", "-f").start().dump()
+    check(led.restore() == 0, "eager restore failed")
+    eager = [outside_view(pid) for pid in led.pids]
+    led.kill()
+    led.lazy_restore()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    lazy = [outside_view(pid) for pid in led.pids]
+    for e, l in zip(eager, lazy):
+        for key in e:
+            check(e[key] == l[key], "%s differ: %s / %s" % (key, e[key], l[key]))
+    led.walk()
+    check_nothing_left(led)
+    led.kill()
+
+
+@test
+def dump_in_window_refused(where):
+    """While the window is open dump says no; afterwards dump and restore work"""
+    led = Ledger(where, "-m", "256", "-p", "2").start().dump()
+    daemon = led.start_daemon()
+    check(led.restore("--lazy-pages") == 0, "restore failed")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        check(lazy_flags(led.pids[0]), "the window closed before it could be looked at")
+        os.makedirs(os.path.join(where, "second"))
+        dump = led.criu("dump", "-t", str(led.main.pid), "-D", os.path.join(where, "second"), log="second.log")
+        check(finish(dump) != 0, "a dump during the lazy window succeeded")
+        check_log(led.log("second.log"), r"Error.*registered with userfaultfd.*retry when criu lazy-pages has finished")
+        check(len(led.alive()) == 2, "the refused dump killed somebody")
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    # the daemon survives being stopped and continued, too
+    check(led.finish_daemon() == 0, "the daemon failed: " + led.errors("lazy-pages.log"))
+    check(not lazy_flags(led.pids[0]), "mappings are still registered")
+    led.dump()
+    led.lazy_restore()
+    led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    led.kill()
+
+
+@test
+def switched_off(where):
+    """CRIU_LAZY_SHMEM=off is as without the plugin, and one line says so"""
+    led = Ledger(where, "-m", "16", env={"CRIU_LAZY_SHMEM": "off"}).start().dump().lazy_restore()
+    led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    check_log(led.log("restore.log"), r"lazy-shmem: shared memory is restored before resume: CRIU_LAZY_SHMEM=off")
+    check(not led.counters(), "objects were lazy")
+    led.kill()
+
+
+@test
+def bad_setting(where):
+    """A misspelt setting is an error, not a guess"""
+    led = Ledger(where, "-m", "16").start().dump()
+    led.start_daemon()
+    status = led.restore("--lazy-pages", env={"CRIU_LAZY_SHMEM": "of"})
+    led.check_failed_restore(status, r"Error.*CRIU_LAZY_SHMEM is 'of'")
+
+
+@test
+def plugin_missing_in_daemon(where):
+    """Restore has the plugin and the daemon has not: eager, and one line"""
+    empty = os.path.join(where, "no-plugins")
+    os.makedirs(empty)
+    led = Ledger(where, "-m", "16").start().dump().lazy_restore(daemon_env={"CRIU_LIBS_DIR": empty})
+    led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    check_log(led.log("restore.log"), r"criu lazy-pages runs without a plugin for shared memory")
+    led.kill()
+
+
+@test
+def plugin_missing_in_restore(where):
+    """The daemon has the plugin and restore has not: eager"""
+    empty = os.path.join(where, "no-plugins")
+    os.makedirs(empty)
+    led = Ledger(where, "-m", "16").start().dump().lazy_restore(env={"CRIU_LIBS_DIR": empty})
+    led.walk()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    check(not led.counters(), "objects were lazy")
+    led.kill()
+
+
+@test
+def kernel_without_minor_faults(where):
+    """The old-kernel path, forced by a shim that hides the feature bits"""
+    led = Ledger(where, "-m", "16").start().dump()
+    run = os.path.join(where, "run")
+    os.makedirs(run)
+    # the kernel's features are cached below /run: these two get one of their own
+    wrapper = os.path.join(where, "criu-old-kernel")
+    with open(wrapper, "w") as f:
+        f.write("#!/bin/sh\nexec unshare -m --propagation private sh -c '"
+                "mount -t tmpfs none /run && LD_PRELOAD=%s exec %s \"$@\"' criu \"$@\"\n"
+                % (os.path.join(os.path.dirname(PLUGIN_DIR), "e2e", "no_minor.so"), CRIU))
+    os.chmod(wrapper, os.stat(wrapper).st_mode | stat.S_IXUSR)
+    sock = os.path.join(where, "lazy-pages.socket")
+    daemon = led.criu("lazy-pages", criu=wrapper)
+    wait_for(lambda: os.path.exists(sock) or daemon.poll() is not None, "the daemon does not listen")
+    status = led.restore("--lazy-pages", criu=wrapper)
+    check(status == 0, "restore: status %d: %s" % (status, led.errors("restore.log")))
+    led.walk()
+    check(finish(daemon) == 0, "the daemon failed")
+    check_log(led.log("restore.log"), r"restored before resume: this kernel has no minor faults for shmem")
+    check(not led.counters(), "objects were lazy")
+    led.kill()
+
+
+@test
+def check_feature(where):
+    """criu check --feature knows the new features"""
+    led = Ledger(where)
+    for feature in ("uffd-minor-shmem", "uffd-minor-hugetlbfs"):
+        check(finish(led.criu("check", "--feature", feature, log="check.log")) == 0, "%s not found" % feature)
+
+
+main()

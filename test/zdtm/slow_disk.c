@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Preloaded into the lazy-pages daemon, makes the images as slow as a disk of
+ * so many MB/s for each thread that reads: in memory, a few dozen MiB are
+ * there before a restored task has had its first fault.
+ */
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define NSEC_PER_SEC 1000000000ULL
+
+typedef ssize_t (*pread_fn)(int fd, void *buf, size_t len, off64_t off);
+
+static pread_fn next_pread;
+static uint64_t bytes_per_sec;
+
+static void __attribute__((constructor)) init(void)
+{
+	const char *rate = getenv("LSHM_DISK_MBPS");
+
+	next_pread = (pread_fn)dlsym(RTLD_NEXT, "pread64");
+	if (rate)
+		bytes_per_sec = strtoull(rate, NULL, 10) * 1000000;
+}
+
+ssize_t pread64(int fd, void *buf, size_t len, off64_t off)
+{
+	uint64_t ns = bytes_per_sec ? len * NSEC_PER_SEC / bytes_per_sec : 0;
+	struct timespec wait = { .tv_sec = ns / NSEC_PER_SEC, .tv_nsec = ns % NSEC_PER_SEC };
+
+	if (ns)
+		nanosleep(&wait, NULL);
+	return next_pread(fd, buf, len, off);
+}
