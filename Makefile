@@ -108,6 +108,22 @@ $(PLUGIN): $(OBJECTS)
 -include $(OBJECTS:.o=.d)
 
 #
+# What demo and tests run: the ledger, shims, and CRIU's python module for images.
+#
+RIG := build/demo/ledger $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) build/.pycriu
+TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
+
+build/demo/%: demo/%.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
+
+build/e2e/%.so: test/e2e/%.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -fPIC -shared -o $@ $< -ldl
+
+build/.pycriu: $(CRIU)/criu/criu
+	$(Q)$(BUILD_CRIU) $(CRIU) lib </dev/null >build/pycriu.log 2>&1 || { tail -n 20 build/pycriu.log; exit 1; } >&2
+	$(Q)touch $@
+
+#
 # The series.
 #
 .PHONY: patches-import patches-export patches-roundtrip patches-verify
@@ -124,11 +140,11 @@ patches-verify: | $(BASE_TARBALL)
 # Checks.
 #
 .PHONY: test test-upstream demo lint
-test: all
+test: all $(RIG)
 	$(Q)sh test/run.sh $(T)
-test-upstream: all
+test-upstream: all criu-plain
 	$(Q)test/upstream.sh
-demo: all
+demo: all criu-plain $(RIG)
 	$(Q)demo/demo.sh
 lint: build/plugin/flags
 	$(Q)sh scripts/lint.sh build/plugin/flags

@@ -31,7 +31,7 @@
 
 static struct {
 	unsigned long mib, processes, private_mib;
-	bool memfd, churn, extras;
+	bool memfd, separate, churn, extras;
 	const char *report;
 } opt = { .mib = 64, .processes = 2 };
 
@@ -204,40 +204,6 @@ static void __attribute__((noreturn)) churn(void)
 	}
 }
 
-static void __attribute__((noreturn)) serve(void)
-{
-	sigset_t set;
-	unsigned long i;
-	int sig;
-
-	own_pages = opt.private_mib * 1048576 / PAGE;
-	if (own_pages) {
-		own = mmap(NULL, own_pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (own == MAP_FAILED)
-			_exit(WRONG - 1);
-		for (i = 0; i < own_pages; i++)
-			write_page(own + i * WORDS, (uint64_t)getpid() << 40, i);
-	}
-
-	report("ready pid=%d\n", getpid());
-	if (opt.churn)
-		churn();
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	for (;;)
-		if (!sigwait(&set, &sig))
-			walk();
-}
-
-static int usage(void)
-{
-	fprintf(stderr, "usage: ledger -o REPORT [-m MIB] [-p PROCESSES] [-P PRIVATE_MIB] [-f] [-c] [-x]\n"
-			"  -f  a memfd instead of anonymous memory    -c  check all the time\n"
-			"  -x  with -c: fork, madvise, mprotect too\n");
-	return 2;
-}
-
 static int make_ledger(void)
 {
 	unsigned long i;
@@ -261,13 +227,52 @@ static int make_ledger(void)
 	return 0;
 }
 
+static void __attribute__((noreturn)) serve(void)
+{
+	sigset_t set;
+	unsigned long i;
+	int sig;
+
+	own_pages = opt.private_mib * 1048576 / PAGE;
+	if (own_pages) {
+		own = mmap(NULL, own_pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (own == MAP_FAILED)
+			_exit(WRONG - 1);
+		for (i = 0; i < own_pages; i++)
+			write_page(own + i * WORDS, (uint64_t)getpid() << 40, i);
+	}
+
+	if (opt.separate && make_ledger())
+		_exit(WRONG - 1);
+
+	report("ready pid=%d\n", getpid());
+	if (opt.churn)
+		churn();
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	for (;;)
+		if (!sigwait(&set, &sig))
+			walk();
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: ledger -o REPORT [-m MIB] [-p PROCESSES] [-P PRIVATE_MIB] [-f] [-s] [-c] [-x]\n"
+			"  -f  a memfd instead of anonymous memory\n"
+			"  -s  a ledger for each process instead of a shared one\n"
+			"  -c  check all the time\n"
+			"  -x  with -c: fork, madvise, mprotect too\n");
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long i;
 	sigset_t set;
 	int c;
 
-	while ((c = getopt(argc, argv, "o:m:p:P:fcx")) != -1) {
+	while ((c = getopt(argc, argv, "o:m:p:P:fscx")) != -1) {
 		switch (c) {
 		case 'o':
 			opt.report = optarg;
@@ -284,6 +289,9 @@ int main(int argc, char **argv)
 		case 'f':
 			opt.memfd = true;
 			break;
+		case 's':
+			opt.separate = true;
+			break;
 		case 'c':
 			opt.churn = true;
 			break;
@@ -298,7 +306,7 @@ int main(int argc, char **argv)
 		return usage();
 
 	report_fd = open(opt.report, O_WRONLY | O_CREAT | O_APPEND, 0600);
-	if (report_fd < 0 || make_ledger()) {
+	if (report_fd < 0 || (!opt.separate && make_ledger())) {
 		perror("ledger");
 		return 1;
 	}

@@ -35,7 +35,7 @@ int extents_add(struct extents *ex, const struct extent *e, uint64_t limit, uint
 		return 0;
 	}
 
-	if (ex->n == ex->cap && grow(ex))
+	if ((!ex->v || ex->n == ex->cap) && grow(ex))
 		return -ENOMEM;
 
 	ex->v[ex->n++] = *e;

@@ -52,12 +52,19 @@ struct object *object_find(uint32_t shmid)
 	return NULL;
 }
 
-static void object_free(struct object *obj)
+static void drop_waiters(struct object *obj)
 {
 	struct waiter *w, *n;
 
-	list_for_each_entry_safe(w, n, &obj->waiters, l)
+	list_for_each_entry_safe(w, n, &obj->waiters, l) {
+		list_del(&w->l);
 		free(w);
+	}
+}
+
+static void object_free(struct object *obj)
+{
+	drop_waiters(obj);
 	images_close(obj->images);
 	extents_free(&obj->extents);
 	page_map_fini(&obj->map);
@@ -135,7 +142,6 @@ static uint64_t ms_since(const struct timespec *t)
 static void object_complete(struct object *obj)
 {
 	obj->state = OBJECT_COMPLETE;
-	guard_unwatch(&obj->id);
 	tasks_update_busy();
 	pr_note("object %#x done: size=%" PRIu64 " pages_filled=%" PRIu64 " pages_zeroed=%" PRIu64 " faults=%" PRIu64
 		" pages_continue=%" PRIu64 " tasks=%u ms=%" PRIu64 "\n",
@@ -143,27 +149,26 @@ static void object_complete(struct object *obj)
 		ms_since(&obj->began));
 }
 
-void object_abandon(struct object *obj)
+void object_unmapped(struct object *obj)
 {
-	struct waiter *w, *n;
+	/*
+	 * Until here its users' private memory, which CRIU brings, was not
+	 * complete either: they would have been killed with the daemon.
+	 */
+	guard_unwatch(&obj->id);
 
 	if (obj->state != OBJECT_FILLING)
 		return;
 
 	obj->state = OBJECT_ABANDONED;
-	guard_unwatch(&obj->id);
-	list_for_each_entry_safe(w, n, &obj->waiters, l) {
-		list_del(&w->l);
-		free(w);
-	}
-	pr_note("object %#x abandoned: no task maps it any more, %lu pages are not filled\n", obj->shmid, obj->map.left);
+	drop_waiters(obj);
+	pr_note("object %#x abandoned: no task maps it any more, %lu pages are not filled\n", obj->shmid,
+		obj->map.left);
 	objects_kick();
 }
 
 void object_fail(struct object *obj)
 {
-	struct waiter *w, *n;
-
 	if (obj->state != OBJECT_FILLING)
 		return;
 
@@ -171,10 +176,7 @@ void object_fail(struct object *obj)
 	obj->state = OBJECT_FAILED;
 	guard_kill(&obj->id, 1);
 	guard_unwatch(&obj->id);
-	list_for_each_entry_safe(w, n, &obj->waiters, l) {
-		list_del(&w->l);
-		free(w);
-	}
+	drop_waiters(obj);
 	pr_err("object %#x failed: %lu of %lu pages were not filled, its tasks are killed\n", obj->shmid, obj->map.left,
 	       obj->map.pages);
 	tasks_update_busy();

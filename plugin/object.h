@@ -89,8 +89,11 @@ int object_zero(struct object *obj, unsigned long page);
 /* No more faults of this task will be answered. */
 void object_forget_waiters(struct object *obj, const struct task *task);
 
-/* Nobody can look at its contents any more. */
-void object_abandon(struct object *obj);
+/*
+ * No task maps it any more, or CRIU has let go of the last one that does. If it
+ * is not complete it is abandoned: nobody can look at its contents.
+ */
+void object_unmapped(struct object *obj);
 
 /*
  * Gives the object up, for the reason already logged: kills whoever maps it,

@@ -188,7 +188,7 @@ static void task_gone(struct task *task)
 	for (i = 0; i < vmas.n; i++) {
 		object_forget_waiters(vmas.v[i].obj, task);
 		if (!tasks_mapping(vmas.v[i].obj))
-			object_abandon(vmas.v[i].obj);
+			object_unmapped(vmas.v[i].obj);
 	}
 	vma_table_free(&vmas);
 	update_busy(task);
@@ -520,7 +520,7 @@ static int unmapped(struct task *task, uint64_t start, uint64_t end)
 	uffd_wake(task->lt->uffd, start, end - start);
 	for (i = 0; i < old.n; i++)
 		if (old.v[i].end > start && old.v[i].start < end && !tasks_mapping(old.v[i].obj))
-			object_abandon(old.v[i].obj);
+			object_unmapped(old.v[i].obj);
 	vma_table_free(&old);
 	update_busy(task);
 	return -ENOTSUP; /* the range may have private memory as well */

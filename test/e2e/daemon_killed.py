@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from lib import Ledger, check, check_log, check_nothing_left, finish, guards, main, read, rng, test, wait_for
+from lib import Ledger, check, check_log, check_nothing_left, finish, guards, lazy_flags, main, read, rng, test, wait_for
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "100"))
 
@@ -18,6 +18,20 @@ def expect_death(led):
         led.alive(), [read("/proc/%d/wchan" % p) for p in led.alive()]), 10)
     led.check_right()
     check_nothing_left(led)
+
+
+def expect_death_or_retirement(led):
+    """False if the daemon was killed on its way out, with nothing left to bring."""
+    def over():
+        pids = led.alive()
+        return not pids or (not guards(led) and not any(lazy_flags(pid) for pid in pids))
+
+    wait_for(over, "tasks with registered mappings outlive the daemon", 10)
+    led.check_right()
+    check_nothing_left(led)
+    died = not led.alive()
+    led.kill()
+    return died
 
 
 @test
@@ -56,41 +70,75 @@ def after_completion(where):
     led.kill()
 
 
-@test
-def at_random_moments(where):
-    """From its start to the end of the window, with forks and madvise going on"""
-    random = rng()
-    led = Ledger(where, "-m", "96", "-p", "3", "-c", "-x", "-P", "1").start().dump("--leave-running")
+def churning(where):
+    """A dumped ledger with forks, madvise and private memory; kept in images"""
+    led = Ledger(where, "-m", "192", "-p", "3", "-c", "-x", "-P", "4").start().dump("--leave-running")
     led.kill()
+    return led
 
-    # how long it takes undisturbed
-    start = time.monotonic()
-    led.lazy_restore()
-    check(led.finish_daemon() == 0, "the daemon failed")
-    span = time.monotonic() - start
-    led.kill()
 
-    in_window = completed = 0
-    for i in range(ROUNDS):
+def kill_rounds(led, rounds, moment):
+    """Restores again and again; moment(led) returns the daemon when it is to be
+    killed, and the restore that may be still running."""
+    in_window = tries = 0
+    while in_window < rounds:
+        tries += 1
+        check(tries <= 5 * rounds, "only %d of %d kills were in the window" % (in_window, tries))
         daemon = led.start_daemon()
-        restore = led.criu("restore", "-d", "--lazy-pages")
-        time.sleep(random.uniform(0, 1.2 * span))
+        restore = moment()
         daemon.kill()
         killed = finish(daemon) != 0
         restored = finish(restore) == 0
         if killed:
             try:
-                expect_death(led)
+                in_window += expect_death_or_retirement(led) and restored
             except Exception as e:
-                raise type(e)("round %d: %s" % (i, e))
-            in_window += restored
+                raise type(e)("round %d: %s" % (tries, e))
         else:
-            completed += 1
             led.check_right()
             led.kill()
-    print("%d rounds: %d killed in the window, %d before the end of restore, %d complete before" % (
-        ROUNDS, in_window, ROUNDS - in_window - completed, completed), flush=True)
-    check(in_window >= ROUNDS // 10, "only %d of %d kills were in the window" % (in_window, ROUNDS))
+    print("%d of %d kills were in the window" % (in_window, tries), flush=True)
+
+
+@test
+def at_random_moments_of_the_window(where):
+    """After resume, with forks and madvise going on"""
+    random = rng()
+    led = churning(where)
+
+    led.lazy_restore()
+    start = time.monotonic()
+    check(led.finish_daemon() == 0, "the daemon failed")
+    span = time.monotonic() - start
+    led.kill()
+
+    def moment():
+        restore = led.criu("restore", "-d", "--lazy-pages")
+        check(finish(restore) == 0, "restore failed")
+        time.sleep(random.uniform(0, span))
+        return restore
+
+    kill_rounds(led, ROUNDS, moment)
+
+
+@test
+def at_random_moments_of_the_restore(where):
+    """From the daemon's start on, before there is a guard, and before resume"""
+    random = rng()
+    led = churning(where)
+
+    start = time.monotonic()
+    led.lazy_restore()
+    span = time.monotonic() - start
+    check(led.finish_daemon() == 0, "the daemon failed")
+    led.kill()
+
+    def moment():
+        restore = led.criu("restore", "-d", "--lazy-pages")
+        time.sleep(random.uniform(0, span))
+        return restore
+
+    kill_rounds(led, max(ROUNDS // 20, 1), moment)
 
 
 main()

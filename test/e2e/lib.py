@@ -104,6 +104,15 @@ def alive(pid):
     return bool(stat) and stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def smaps_flags(pid):
+    return re.findall(r"^VmFlags: (.*)$", read("/proc/%d/smaps" % pid), re.M)
+
+
+def lazy_flags(pid):
+    """VmFlags of mappings registered with a userfaultfd"""
+    return [f for f in smaps_flags(pid) if "ui" in f.split() or "um" in f.split()]
+
+
 class Ledger:
     """A tree of ledger processes, running or in images."""
 

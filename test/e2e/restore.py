@@ -8,15 +8,8 @@ import re
 import signal
 import stat
 
-from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, main, read, test, wait_for)
-
-
-def smaps_flags(pid):
-    return re.findall(r"^VmFlags: (.*)$", read("/proc/%d/smaps" % pid), re.M)
-
-
-def lazy_flags(pid):
-    return [f for f in smaps_flags(pid) if "ui" in f.split() or "um" in f.split()]
+from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, read,
+                 smaps_flags, test, wait_for)
 
 
 def outside_view(pid):

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <string.h>
+
+#include "eligible.h"
+#include "unit.h"
+
+static enum lshm_verdict verdict(uint32_t flags, uint64_t size)
+{
+	const struct cr_shmem_object obj = { .shmid = 7, .flags = flags, .size = size };
+
+	return lshm_eligible(&obj);
+}
+
+/* One for each kind of object that can come before lshm_eligible() */
+
+TEST(shared_anonymous)
+{
+	CHECK_EQ(verdict(0, 4096), LSHM_LAZY);
+}
+
+TEST(memfd_without_descriptor)
+{
+	/* the size is that of the file, not of its pages, and has no limit */
+	CHECK_EQ(verdict(0, 1), LSHM_LAZY);
+	CHECK_EQ(verdict(0, 4097), LSHM_LAZY);
+	CHECK_EQ(verdict(0, 1ULL << 45), LSHM_LAZY);
+}
+
+TEST(descriptor_open)
+{
+	CHECK_EQ(verdict(CR_SHMEM_FD_OPEN, 4096), LSHM_FD_OPEN);
+}
+
+TEST(inherited)
+{
+	CHECK_EQ(verdict(CR_SHMEM_INHERITED, 4096), LSHM_INHERITED);
+}
+
+TEST(locked)
+{
+	CHECK_EQ(verdict(CR_SHMEM_LOCKED, 4096), LSHM_LOCKED);
+}
+
+TEST(read_only_descriptor)
+{
+	CHECK_EQ(verdict(CR_SHMEM_RDONLY, 4096), LSHM_RDONLY);
+}
+
+TEST(write_sealed)
+{
+	CHECK_EQ(verdict(CR_SHMEM_WRITE_SEALED, 4096), LSHM_WRITE_SEALED);
+}
+
+TEST(hugetlb)
+{
+	CHECK_EQ(verdict(CR_SHMEM_HUGETLB, 2 << 20), LSHM_HUGETLB);
+}
+
+TEST(empty)
+{
+	CHECK_EQ(verdict(0, 0), LSHM_EMPTY);
+}
+
+/* With more than one reason the operator is told the first in this list */
+TEST(precedence)
+{
+	static const struct {
+		uint32_t flag;
+		enum lshm_verdict verdict;
+	} order[] = {
+		{ CR_SHMEM_HUGETLB, LSHM_HUGETLB },
+		{ CR_SHMEM_INHERITED, LSHM_INHERITED },
+		{ CR_SHMEM_FD_OPEN, LSHM_FD_OPEN },
+		{ CR_SHMEM_LOCKED, LSHM_LOCKED },
+		{ CR_SHMEM_RDONLY, LSHM_RDONLY },
+		{ CR_SHMEM_WRITE_SEALED, LSHM_WRITE_SEALED },
+	};
+	uint32_t flags;
+	size_t i;
+
+	for (flags = 0; flags < 64; flags++) {
+		enum lshm_verdict expect = LSHM_LAZY;
+
+		for (i = 0; i < 6 && expect == LSHM_LAZY; i++)
+			if (flags & order[i].flag)
+				expect = order[i].verdict;
+		unit_note("flags %#x", flags);
+		CHECK_EQ(verdict(flags, 4096), expect);
+		CHECK_EQ(verdict(flags, 0), LSHM_EMPTY);
+	}
+}
+
+TEST(each_verdict_has_a_text)
+{
+	int i, j;
+
+	for (i = 0; i < LSHM_VERDICTS; i++) {
+		const char *text = lshm_verdict_text((enum lshm_verdict)i);
+
+		CHECK(text && *text);
+		CHECK(strcmp(text, "unknown") != 0);
+		for (j = 0; j < i; j++)
+			CHECK(strcmp(text, lshm_verdict_text((enum lshm_verdict)j)) != 0);
+	}
+	CHECK(!strcmp(lshm_verdict_text(LSHM_VERDICTS), "unknown"));
+	CHECK(!strcmp(lshm_verdict_text((enum lshm_verdict)-1), "unknown"));
+}
