@@ -58,7 +58,7 @@ def refused(led, *patterns):
     check(led.finish_daemon() != 0, "the daemon succeeded")
     check_log(led.log("lazy-pages.log"), r"Error.*[Oo]bject 0x[0-9a-f]+", *patterns)
     check_log(led.log("restore.log"), r"Error.*(see its log|its log tells why)")
-    check(not led.alive(), "processes are left")
+    wait_for(lambda: not led.alive(), "processes are left", 5)
     led.check_right()
     check_nothing_left(led)
 

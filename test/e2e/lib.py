@@ -225,7 +225,7 @@ class Ledger:
         """restore said no, with a reason in the log, and left nothing running"""
         check(status != 0, "restore succeeded")
         check_log(self.log(log), *patterns)
-        check(not self.alive(), "processes are left: %s" % self.alive())
+        wait_for(lambda: not self.alive(), "processes are left: %s" % self.alive(), 5)
 
 
 def check_log(text, *patterns):
