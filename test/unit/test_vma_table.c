@@ -409,11 +409,10 @@ static void fail_each_allocation(enum op op)
 
 		for (i = 0; i < 8; i++)
 			CHECK_EQ(insert(&t, i * 10, i * 10 + 9, 0, 1), 0);
-		if (t.n != t.cap) /* it has grown in advance */
-			for (; i < t.cap; i++)
-				CHECK_EQ(insert(&t, i * 10, i * 10 + 9, 0, 1), 0);
+		t.v = realloc(t.v, 8 * sizeof(*t.v)); /* it has grown in advance */
+		CHECK(t.v);
+		t.cap = 8;
 		memcpy(was, t.v, sizeof(was));
-		i = t.n;
 
 		unit_note("operation %d, allocation %u fails", (int)op, nth);
 		unit_fail_realloc(nth);
@@ -421,14 +420,14 @@ static void fail_each_allocation(enum op op)
 		unit_fail_realloc(0);
 		if (ret) {
 			CHECK_EQ(ret, -ENOMEM);
-			CHECK_EQ(t.n, i);
+			CHECK_EQ(t.n, 8);
 			CHECK(!memcmp(was, t.v, sizeof(was)));
 		}
 		check_sane(&t);
 		vma_table_free(&t);
 		vma_table_free(&copy);
 	}
-	CHECK(op == OP_CUT || nth > 2); /* at least one did fail */
+	CHECK(nth > 2); /* at least one did fail */
 }
 
 TEST(no_memory)

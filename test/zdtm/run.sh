@@ -177,7 +177,7 @@ run_zdtm() {
 	rm -rf "$root/test/dump/zdtm/static/$1"
 	[ "$mode" != corrupt ] || ln -sf "$here/corrupt.hook" "$root/test/zdtm/static/$1.hook"
 	# shellcheck disable=SC2086
-	(cd "$root/test" && timeout -s KILL 300 ./zdtm.py run -t "zdtm/static/$1" -f "$flavor" \
+	(cd "$root/test" && timeout -s KILL 120 ./zdtm.py run -t "zdtm/static/$1" -f "$flavor" \
 		--lazy-pages -k always --criu-bin "$root/criu" $zdtm_opts)
 }
 

@@ -509,6 +509,10 @@ int main(int argc, char **argv)
 
 	if (ret != LSHM_SKIP)
 		failed = lshm_run();
+	if (!failed)
+		failed = lshm_wait_retired();
+	else if (failed == LSHM_LEAVE)
+		failed = 0;
 
 	test_waitsig();
 	if (!failed)

@@ -13,6 +13,8 @@
 
 /* What lshm_setup() returns when the test cannot run here */
 #define LSHM_SKIP 2
+/* What lshm_run() returns for the task to end before all is restored */
+#define LSHM_LEAVE 3
 
 /* A run of pages with known contents, as the test sees it */
 struct lshm {
@@ -25,7 +27,8 @@ struct lshm {
 /*
  * A test provides these; main() is in lshm_common.c. lshm_setup() runs
  * before the dump, lshm_run() as soon as the task finds itself restored.
- * The object is then most likely not complete yet.
+ * The object is then most likely not complete yet. Both return 0, or 1 with
+ * the reason reported; the test ends when nothing is lazy any more.
  */
 extern int lshm_setup(void);
 extern int lshm_run(void);
