@@ -184,10 +184,12 @@ int find_madvise_calls(pid_t pid, struct madvise_call *calls, int max)
 	int nr, tries;
 
 	/*
-	 * Who has raised an event is about to sleep, and "running" until it
-	 * does. It can't get away, its event is not read.
+	 * Who has raised an event has set its state to sleeping before we are
+	 * woken, but we may have come for another event, a moment too early
+	 * (userfaultfd_event_wait_completion() in the kernel). It can't get
+	 * away, its event is not read.
 	 */
-	for (tries = 0; tries < 100; tries++) {
+	for (tries = 0; tries < 4; tries++) {
 		bool running = false;
 
 		nr = find_madvise_calls_once(pid, calls, max, &running);
