@@ -606,6 +606,7 @@ struct race {
 	int uffd, fd;
 	char *addr;
 	size_t pages;
+	volatile size_t at; /* the page that is waited for */
 };
 
 static void *fill_all(void *arg)
@@ -613,15 +614,18 @@ static void *fill_all(void *arg)
 	struct race *r = arg;
 	size_t i;
 
-	for (i = 0; i < r->pages; i++)
+	for (i = 0; i < r->pages; i++) {
+		while (r->at != i)
+			sched_yield();
 		fill_pages(r->fd, i, 1);
+	}
 	return NULL;
 }
 
 /* a page that pwrite() makes can be mapped when it is complete, and not before */
 TEST(written_page_is_seen_whole)
 {
-	struct race r = { .uffd = new_uffd(FEATURES), .pages = 4096 };
+	struct race r = { .uffd = new_uffd(FEATURES), .pages = 4096, .at = 4096 };
 	unsigned long early = 0;
 	size_t i, j;
 
@@ -634,6 +638,7 @@ TEST(written_page_is_seen_whole)
 		const unsigned char *page = (unsigned char *)r.addr + i * PG;
 		int ret;
 
+		r.at = i;
 		while ((ret = bare_continue(r.uffd, r.addr + i * PG, PG, NULL)) == -EFAULT)
 			early++;
 		CHECK_EQ(ret, 0);

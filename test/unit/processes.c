@@ -193,6 +193,15 @@ int task_receive_uffd(struct task *task)
 	return task->uffd;
 }
 
+static int sock_of_task;
+
+void task_wait(void)
+{
+	char c;
+
+	CHECK_EQ(read(sock_of_task, &c, 1), 1);
+}
+
 struct task task_start_uffd_pending(int memfd, size_t pages, uint64_t features, task_work work, void *arg)
 {
 	struct task task = { .uffd = -1 };
@@ -202,7 +211,6 @@ struct task task_start_uffd_pending(int memfd, size_t pages, uint64_t features, 
 	task.pid = (pid_t)CHECK_SYS(fork());
 	if (!task.pid) {
 		int uffd;
-		char c;
 
 		prctl(PR_SET_NAME, "unit-task");
 		close(sk[0]);
@@ -211,7 +219,8 @@ struct task task_start_uffd_pending(int memfd, size_t pages, uint64_t features, 
 		register_range(uffd, task.addr, pages * PG);
 		send_uffd(sk[1], uffd, task.addr);
 		close(uffd);
-		CHECK_EQ(read(sk[1], &c, 1), 1);
+		sock_of_task = sk[1];
+		task_wait();
 		work(task.addr, pages, arg);
 		_exit(0);
 	}

@@ -77,6 +77,8 @@ struct task task_start(int memfd, size_t pages, uint64_t features, task_work wor
 struct task task_start_uffd_pending(int memfd, size_t pages, uint64_t features, task_work work, void *arg);
 int task_receive_uffd(struct task *task);
 void task_go(struct task *task);
+/* In the task: waits for another task_go() */
+void task_wait(void);
 
 /* Its wait status. */
 int wait_for(pid_t pid);

@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "processes.h"
+#include "removal.h"
+#include "unit.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
+#define NR 16
+
+/*
+ * What tasks do: steps in shared memory, each in a thread of its own
+ */
+struct step {
+	size_t page, len; /* len in bytes */
+	int advice;	  /* -1: read the first byte */
+	bool ends;	  /* the last of them */
+};
+
+static char *base; /* of the mapping in the task */
+
+static void *do_step(void *arg)
+{
+	const struct step *s = arg;
+	char *addr = base + s->page * PG;
+
+	if (s->advice < 0)
+		(void)*(volatile char *)addr;
+	else
+		CHECK_SYS(madvise(addr, s->len, s->advice));
+	return NULL;
+}
+
+/* one after the other */
+static void do_steps(char *addr, size_t pages, void *arg)
+{
+	struct step *s = arg;
+
+	(void)pages;
+	base = addr;
+	for (;; s++) {
+		do_step(s);
+		if (s->ends)
+			break;
+	}
+}
+
+/* all at once */
+static void do_steps_together(char *addr, size_t pages, void *arg)
+{
+	struct step *s = arg;
+	pthread_t threads[32];
+	unsigned int i, nr = 0;
+
+	(void)pages;
+	base = addr;
+	do {
+		CHECK_EQ(pthread_create(&threads[nr++], NULL, do_step, s), 0);
+	} while (!s++->ends);
+	for (i = 0; i < nr; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* the first at once, the second when there is another task_go() */
+static void do_when_told(char *addr, size_t pages, void *arg)
+{
+	struct step *s = arg;
+	pthread_t threads[2];
+
+	(void)pages;
+	base = addr;
+	CHECK_EQ(pthread_create(&threads[0], NULL, do_step, &s[0]), 0);
+	task_wait();
+	CHECK_EQ(pthread_create(&threads[1], NULL, do_step, &s[1]), 0);
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+}
+
+/*
+ * What the daemon does
+ */
+static int fd;
+static struct inode_id id;
+static struct task task;
+static struct removal_watch watch;
+
+static void setup(task_work work, void *arg)
+{
+	fd = new_memfd(NR);
+	id = id_of(fd);
+	task = task_start(fd, NR, FEATURES, work, arg);
+	removal_init(&watch);
+	task_go(&task);
+}
+
+static struct uffd_msg peek_and_read(int uffd)
+{
+	struct uffd_msg msg;
+
+	CHECK(uffd_readable(uffd, 5000));
+	removal_peek(&watch, uffd, &id, 1);
+	CHECK_EQ(read(uffd, &msg, sizeof(msg)), sizeof(msg));
+	return msg;
+}
+
+/* The next event is the removal of these pages; what kind of? */
+static enum removal_kind next_removal(size_t page, size_t nr)
+{
+	struct uffd_msg msg = peek_and_read(task.uffd);
+
+	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
+	CHECK_EQ(msg.arg.remove.start, (uintptr_t)task.addr + page * PG);
+	CHECK_EQ(msg.arg.remove.end, (uintptr_t)task.addr + (page + nr) * PG);
+	return removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+}
+
+static void finish(void)
+{
+	int fds = unit_count_fds(), had = watch.fdinfo >= 0;
+
+	check_exited(task.pid, 0);
+	removal_fini(&watch);
+	CHECK_EQ(watch.fdinfo, -1);
+	CHECK_EQ(unit_count_fds(), fds - had);
+}
+
+TEST_NS(dontneed_keeps)
+{
+	struct step steps[] = { { 3, 2 * PG, MADV_DONTNEED, true } };
+
+	setup(do_steps, steps);
+	CHECK_EQ(next_removal(3, 2), REMOVAL_KEEPS);
+	finish();
+}
+
+TEST_NS(remove_drops)
+{
+	struct step steps[] = { { 3, 2 * PG, MADV_REMOVE, true } };
+
+	setup(do_steps, steps);
+	CHECK_EQ(next_removal(3, 2), REMOVAL_DROPS);
+	finish();
+}
+
+TEST_NS(dontneed_locked_keeps)
+{
+	struct step steps[] = { { 0, NR * PG, MADV_DONTNEED_LOCKED, true } };
+
+	setup(do_steps, steps);
+	CHECK_EQ(next_removal(0, NR), REMOVAL_KEEPS);
+	finish();
+}
+
+/* The kernel rounds the length up, and tells it so */
+TEST_NS(length_is_rounded)
+{
+	struct step steps[] = { { 3, 1, MADV_DONTNEED, false }, { 5, PG + 1, MADV_REMOVE, true } };
+
+	setup(do_steps, steps);
+	CHECK_EQ(next_removal(3, 1), REMOVAL_KEEPS);
+	CHECK_EQ(next_removal(5, 2), REMOVAL_DROPS);
+	finish();
+}
+
+TEST_NS(one_after_the_other)
+{
+	struct step steps[] = {
+		{ 1, PG, MADV_DONTNEED, false }, { 1, PG, MADV_REMOVE, false },	  { 1, PG, MADV_DONTNEED, false },
+		{ 2, PG, MADV_REMOVE, false },	 { 0, 4 * PG, MADV_REMOVE, true },
+	};
+
+	setup(do_steps, steps);
+	CHECK_EQ(next_removal(1, 1), REMOVAL_KEEPS);
+	CHECK_EQ(next_removal(1, 1), REMOVAL_DROPS);
+	CHECK_EQ(next_removal(1, 1), REMOVAL_KEEPS);
+	CHECK_EQ(next_removal(2, 1), REMOVAL_DROPS);
+	CHECK_EQ(next_removal(0, 4), REMOVAL_DROPS);
+	finish();
+}
+
+static void split_and_remove(char *addr, size_t pages, void *arg)
+{
+	(void)pages;
+	CHECK_SYS(mprotect(addr + 4 * PG, 4 * PG, PROT_READ));
+	CHECK_SYS(madvise(addr + 2 * PG, 10 * PG, *(int *)arg));
+}
+
+/* One call over several mappings is an event for each */
+TEST_NS(one_call_several_events)
+{
+	int advice = MADV_DONTNEED;
+
+	setup(split_and_remove, &advice);
+	CHECK_EQ(next_removal(2, 2), REMOVAL_KEEPS);
+	CHECK_EQ(next_removal(4, 4), REMOVAL_KEEPS);
+	CHECK_EQ(next_removal(8, 4), REMOVAL_KEEPS);
+	finish();
+}
+
+/* Two threads, two ranges, and the events come in either order */
+TEST_NS(two_threads)
+{
+	struct step steps[] = { { 1, 2 * PG, MADV_DONTNEED, false }, { 8, 3 * PG, MADV_REMOVE, true } };
+	struct madvise_call calls[2];
+	int i, round;
+
+	for (round = 0; round < 20; round++) {
+		setup(do_steps_together, steps);
+		WAIT_FOR(find_madvise_calls(task.pid, calls, 2) == 2);
+		for (i = 0; i < 2; i++) {
+			struct uffd_msg msg = peek_and_read(task.uffd);
+			enum removal_kind kind;
+
+			CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
+			kind = removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+			if (msg.arg.remove.start == (uintptr_t)task.addr + PG)
+				CHECK_EQ(kind, REMOVAL_KEEPS);
+			else
+				CHECK_EQ(kind, REMOVAL_DROPS);
+		}
+		finish();
+		close(task.uffd);
+		close(task.sock);
+		close(fd);
+	}
+}
+
+static void peek_past_faults(int advice, enum removal_kind expect)
+{
+	struct step steps[] = { { 0, 0, -1, false }, { 1, 0, -1, false }, { 8, 2 * PG, advice, true } };
+	struct uffd_msg msg;
+	int i;
+
+	setup(do_steps_together, steps);
+	/* all of it is there before we look */
+	WAIT_FOR(pending_faults(task.uffd) == 2);
+	WAIT_FOR(bare_continue(task.uffd, task.addr, PG, NULL) == -EAGAIN);
+
+	for (i = 0; i < 2; i++) {
+		msg = peek_and_read(task.uffd);
+		CHECK_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+	}
+	CHECK_EQ(next_removal(8, 2), expect);
+	fill_pages(fd, 0, 2);
+	WAIT_FOR(bare_continue(task.uffd, task.addr, 2 * PG, NULL) == 0);
+	finish();
+}
+
+TEST_NS(faults_pending_first_keeps)
+{
+	peek_past_faults(MADV_DONTNEED, REMOVAL_KEEPS);
+}
+
+TEST_NS(faults_pending_first_drops)
+{
+	peek_past_faults(MADV_REMOVE, REMOVAL_DROPS);
+}
+
+static void fork_then_remove(char *addr, size_t pages, void *arg)
+{
+	pid_t pid = (pid_t)CHECK_SYS(fork());
+
+	(void)pages;
+	if (!pid) {
+		CHECK_SYS(madvise(addr, 2 * PG, *(int *)arg));
+		_exit(0);
+	}
+	check_exited(pid, 0);
+}
+
+/* A child has a userfaultfd of its own, and is in no table of pids */
+static void child_removes(int advice, enum removal_kind expect)
+{
+	struct uffd_msg msg;
+	int child_uffd;
+
+	setup(fork_then_remove, &advice);
+	msg = peek_and_read(task.uffd);
+	CHECK_EQ(msg.event, UFFD_EVENT_FORK);
+	child_uffd = (int)msg.arg.fork.ufd;
+	removal_fini(&watch);
+
+	msg = peek_and_read(child_uffd);
+	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
+	CHECK_EQ(removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1), expect);
+	finish();
+}
+
+TEST_NS(forked_child_keeps)
+{
+	child_removes(MADV_DONTNEED, REMOVAL_KEEPS);
+}
+
+TEST_NS(forked_child_drops)
+{
+	child_removes(MADV_REMOVE, REMOVAL_DROPS);
+}
+
+/*
+ * UNKNOWN
+ */
+
+TEST_NS(unknown_if_nobody_calls)
+{
+	struct step steps[] = { { 0, 0, -1, true } };
+
+	setup(do_steps, steps);
+	read_fault(task.uffd, task.addr);
+	removal_peek(&watch, task.uffd, &id, 1);
+	CHECK_EQ(removal_classify(&watch, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 1), REMOVAL_UNKNOWN);
+	removal_peek(&watch, task.uffd, &id, 0);
+	CHECK_EQ(removal_classify(&watch, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 0), REMOVAL_UNKNOWN);
+}
+
+TEST_NS(unknown_if_range_is_not_in_the_call)
+{
+	struct step steps[] = { { 4, 4 * PG, MADV_REMOVE, true } };
+	uint64_t at;
+
+	setup(do_steps, steps);
+	CHECK(uffd_readable(task.uffd, 5000));
+	removal_peek(&watch, task.uffd, &id, 1);
+	CHECK_EQ(watch.nr_calls, 1);
+
+	at = (uintptr_t)task.addr + 4 * PG;
+	CHECK_EQ(removal_classify(&watch, at - PG, at, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, at - PG, at + PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, at + 3 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, at + 4 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, at - PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, at + PG, at + 2 * PG, &id, 1), REMOVAL_DROPS);
+
+	CHECK_EQ(next_removal(4, 4), REMOVAL_DROPS);
+	finish();
+}
+
+/* Two tasks use the same addresses, and say the contrary of each other */
+TEST_NS(unknown_if_callers_contradict)
+{
+	struct step keep[] = { { 4, 2 * PG, MADV_DONTNEED, true } }, drop[] = { { 4, 2 * PG, MADV_REMOVE, true } };
+	struct task other;
+
+	setup(do_steps, keep);
+	other = task_start(fd, NR, FEATURES, do_steps, drop);
+	CHECK(other.addr == task.addr); /* both are forks of ours */
+	task_go(&other);
+	CHECK(uffd_readable(other.uffd, 5000));
+
+	CHECK_EQ(next_removal(4, 2), REMOVAL_UNKNOWN);
+	/* now there is one left */
+	check_exited(task.pid, 0);
+	task = other;
+	removal_fini(&watch);
+	CHECK_EQ(next_removal(4, 2), REMOVAL_DROPS);
+	finish();
+}
+
+/*
+ * Not found by removal_peek() as a fault was pending that then went away, but
+ * found afterwards if it is still in the call: here as another event is unread.
+ */
+TEST_NS(looks_again)
+{
+	int advice = MADV_REMOVE;
+	uint64_t at;
+
+	setup(split_and_remove, &advice);
+	CHECK(uffd_readable(task.uffd, 5000));
+	at = (uintptr_t)task.addr + 2 * PG;
+	CHECK_EQ(removal_classify(&watch, at, at + 2 * PG, &id, 1), REMOVAL_DROPS);
+}
+
+/*
+ * Known bugs
+ */
+
+/* A second thread calls between the look and the read, and its event is read first */
+TEST_NS_BUG(second_call_after_peek)
+{
+	struct step steps[] = { { 1, 2 * PG, MADV_DONTNEED, false }, { 8, 3 * PG, MADV_REMOVE, true } };
+	struct madvise_call calls[2];
+	struct uffd_msg msg;
+
+	setup(do_when_told, steps);
+	CHECK(uffd_readable(task.uffd, 5000));
+	removal_peek(&watch, task.uffd, &id, 1);
+	CHECK_EQ(watch.nr_calls, 1);
+	task_go(&task);
+	WAIT_FOR(find_madvise_calls(task.pid, calls, 2) == 2);
+
+	msg = read_event(task.uffd, UFFD_EVENT_REMOVE);
+	CHECK_EQ(msg.arg.remove.start, (uintptr_t)task.addr + 8 * PG);
+	CHECK_EQ(removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1), REMOVAL_DROPS);
+	CHECK_EQ(next_removal(1, 2), REMOVAL_KEEPS);
+	finish();
+}
+
+/* The same by chance: some of these fail in most runs */
+TEST_NS_BUG(many_threads_and_faults)
+{
+	struct step steps[NR + 1];
+	int events = 0, faults = 0;
+	size_t i;
+
+	for (i = 0; i < NR; i++)
+		steps[i] = (struct step){ i, PG, i % 3 == 2 ? -1 : i % 3 ? MADV_REMOVE : MADV_DONTNEED, i == NR - 1 };
+	setup(do_steps_together, steps);
+
+	while (events + faults < NR) {
+		struct uffd_msg msg = peek_and_read(task.uffd);
+		enum removal_kind kind;
+
+		if (msg.event == UFFD_EVENT_PAGEFAULT) {
+			faults++;
+			continue;
+		}
+		CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
+		events++;
+		i = (msg.arg.remove.start - (uintptr_t)task.addr) / PG;
+		kind = removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+		CHECK_EQ(kind, i % 3 ? REMOVAL_DROPS : REMOVAL_KEEPS);
+	}
+
+	/* let the readers go */
+	fill_pages(fd, 0, NR);
+	WAIT_FOR(bare_continue(task.uffd, task.addr, NR * PG, NULL) == 0);
+	finish();
+}
+
+/*
+ * More tasks map the object than REMOVAL_MAX_PIDS, and the owner of the
+ * userfaultfd is the last of them in /proc.
+ */
+static void many_mappers(int advice, enum removal_kind expect)
+{
+	struct step steps[] = { { 3, 2 * PG, advice, true } };
+	int i;
+
+	fd = new_memfd(NR);
+	id = id_of(fd);
+	for (i = 0; i < REMOVAL_MAX_PIDS + 6; i++) {
+		volatile int *ready = unit_shared_alloc(sizeof(int));
+
+		if (!CHECK_SYS(fork())) {
+			map_shared(fd, NR);
+			*ready = 1;
+			while (1)
+				pause();
+		}
+		WAIT_FOR(*ready);
+	}
+	task = task_start(fd, NR, FEATURES, do_steps, steps);
+	removal_init(&watch);
+	task_go(&task);
+	CHECK_EQ(next_removal(3, 2), expect);
+	finish();
+}
+
+TEST_NS_BUG(many_mappers_keeps)
+{
+	many_mappers(MADV_DONTNEED, REMOVAL_KEEPS);
+}
+
+TEST_NS_BUG(many_mappers_drops)
+{
+	many_mappers(MADV_REMOVE, REMOVAL_DROPS);
+}
