@@ -5,6 +5,10 @@ enum lshm_verdict lshm_eligible(const struct cr_shmem_object *obj)
 {
 	if (!obj->size)
 		return LSHM_EMPTY;
+	/* An attach has shm_vm_ops, which userfaultfd does not know as shmem: EINVAL */
+	if (obj->flags & CR_SHMEM_SYSV)
+		return LSHM_SYSV;
+	/* pwrite(2) does not work on hugetlbfs: EINVAL */
 	if (obj->flags & CR_SHMEM_HUGETLB)
 		return LSHM_HUGETLB;
 	/* Whoever gave us the descriptor has one too */
@@ -31,6 +35,7 @@ const char *lshm_verdict_text(enum lshm_verdict verdict)
 	static const char *const text[LSHM_VERDICTS] = {
 		[LSHM_LAZY] = "lazy",
 		[LSHM_EMPTY] = "it has no contents",
+		[LSHM_SYSV] = "it is a SysV segment",
 		[LSHM_HUGETLB] = "it has huge pages",
 		[LSHM_INHERITED] = "it is inherited from outside (--inherit-fd)",
 		[LSHM_FD_OPEN] = "a descriptor of it is open",

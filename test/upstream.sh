@@ -106,6 +106,20 @@ run_suite() {
 		echo "not ok $name: $(wc -l <"$log.results") results of $nr, see $log" | tee -a "$log.results"
 }
 
+# All of it would pass as well if the plugin were not there.
+check_plugin() {
+	dump=$tree/test/dump/zdtm/transition/shmem
+	rm -rf "$dump"
+	(cd "$tree/test" && timeout -s KILL 120 ./zdtm.py run -t zdtm/transition/shmem -f uns --lazy-pages \
+		-k always --criu-bin "$build/zdtm/upstream") >"$logs/plugin.log" 2>&1 || :
+	if grep -qs 'lazy-shmem: object .* done: ' "$dump"/*/*/lazy-pages.log; then
+		echo "ok upstream/plugin-in-use"
+	else
+		echo "not ok upstream/plugin-in-use: no object was lazy, see $logs/plugin.log"
+	fi | tee "$logs/plugin.results"
+	rm -rf "$dump"
+}
+
 while getopts sj: opt; do
 	case $opt in
 	s) short=1 ;;
@@ -136,6 +150,7 @@ trap 'exit 143' INT TERM
 echo 1 >$uffd
 
 run_suite upstream "$tree" "$plugin" "$@"
+[ -z "$plugin" ] || check_plugin
 [ -z "$short" ] || run_suite upstream-control "$plain" "" "$@"
 
 passed=$(cat "$logs"/*.results | grep -c '^ok ') || :

@@ -51,6 +51,11 @@ TEST(write_sealed)
 	CHECK_EQ(verdict(CR_SHMEM_WRITE_SEALED, 4096), LSHM_WRITE_SEALED);
 }
 
+TEST(sysv)
+{
+	CHECK_EQ(verdict(CR_SHMEM_SYSV, 4096), LSHM_SYSV);
+}
+
 TEST(hugetlb)
 {
 	CHECK_EQ(verdict(CR_SHMEM_HUGETLB, 2 << 20), LSHM_HUGETLB);
@@ -68,6 +73,7 @@ TEST(precedence)
 		uint32_t flag;
 		enum lshm_verdict verdict;
 	} order[] = {
+		{ CR_SHMEM_SYSV, LSHM_SYSV },
 		{ CR_SHMEM_HUGETLB, LSHM_HUGETLB },
 		{ CR_SHMEM_INHERITED, LSHM_INHERITED },
 		{ CR_SHMEM_FD_OPEN, LSHM_FD_OPEN },
@@ -78,10 +84,10 @@ TEST(precedence)
 	uint32_t flags;
 	size_t i;
 
-	for (flags = 0; flags < 64; flags++) {
+	for (flags = 0; flags < 128; flags++) {
 		enum lshm_verdict expect = LSHM_LAZY;
 
-		for (i = 0; i < 6 && expect == LSHM_LAZY; i++)
+		for (i = 0; i < sizeof(order) / sizeof(order[0]) && expect == LSHM_LAZY; i++)
 			if (flags & order[i].flag)
 				expect = order[i].verdict;
 		unit_note("flags %#x", flags);
@@ -103,5 +109,5 @@ TEST(each_verdict_has_a_text)
 			CHECK(strcmp(text, lshm_verdict_text((enum lshm_verdict)j)) != 0);
 	}
 	CHECK(!strcmp(lshm_verdict_text(LSHM_VERDICTS), "unknown"));
-	CHECK(!strcmp(lshm_verdict_text((enum lshm_verdict)-1), "unknown"));
+	CHECK(!strcmp(lshm_verdict_text((enum lshm_verdict) - 1), "unknown"));
 }

@@ -118,7 +118,7 @@ static struct fill_job *new_job(int obj_fd)
 
 	CHECK(job);
 	job->obj_fd = obj_fd;
-	job->result = (enum fill_result)-1;
+	job->result = (enum fill_result) - 1;
 	return job;
 }
 
@@ -575,7 +575,7 @@ TEST(pool_promote_what_is_not_queued)
 	submit(pool, obj, img, &me, 20, 2, 0);
 	fill_promote(pool, &other, 20 * PG);
 	fill_promote(pool, NULL, 20 * PG);
-	fill_promote(pool, &me, 22 * PG); /* right behind */
+	fill_promote(pool, &me, 22 * PG);     /* right behind */
 	fill_promote(pool, &me, 20 * PG - 1); /* right before */
 	check_order(pool, 2, order);
 	fill_promote(pool, &me, 10 * PG); /* done */

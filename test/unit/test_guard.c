@@ -25,7 +25,7 @@ static struct {
 	volatile pid_t guard;	 /* its guard */
 	volatile int seen[4];	 /* what each task has read, -1: nothing yet */
 	volatile pid_t child[4]; /* that each task has forked */
-} *told;
+} * told;
 
 struct reader {
 	int nr;
@@ -128,7 +128,7 @@ static void check_no_child_left(void)
 	CHECK_EQ(errno, ECHILD);
 }
 
-/* Whether fork() makes what the plugin's guard is: one that shares descriptors */
+/* Those that come later, too; and nothing else */
 TEST_NS(guard_shares_descriptors)
 {
 	pid_t guard;
@@ -144,7 +144,6 @@ TEST_NS(guard_shares_descriptors)
 	CHECK(strstr(link, "memfd:unit"));
 	if (syscall(SYS_kcmp, getpid(), guard, KCMP_FILES, 0, 0))
 		CHECK_EQ(errno, ENOSYS);
-	/* but not its memory */
 	CHECK(syscall(SYS_kcmp, getpid(), guard, KCMP_VM, 0, 0) != 0);
 	guard_stop();
 	check_no_child_left();
@@ -260,11 +259,29 @@ TEST_NS(daemon_is_terminated)
 	dies_by(SIGTERM);
 }
 
+/* What a process ignores, a bit each, 1 for signal 1 */
+static unsigned long ignored(pid_t pid)
+{
+	char path[64], line[256];
+	unsigned long mask = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "r");
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "SigIgn: %lx", &mask) == 1)
+			break;
+	fclose(f);
+	return mask;
+}
+
 /* kill(-pgid), a terminal that hangs up, killall: the guard is there for that */
 TEST_NS(whole_group_is_killed)
 {
 	struct reader r = { .nr = 0 };
-	int fd = new_memfd(1), sig;
+	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
+	int fd = new_memfd(1), i;
 	struct inode_id id = id_of(fd);
 	struct task task;
 	pid_t daemon;
@@ -282,11 +299,10 @@ TEST_NS(whole_group_is_killed)
 	close(task.sock);
 	WAIT_FOR(told->ready);
 	WAIT_FOR(getsid(told->guard) == told->guard);
-	/* it ignores them a moment after it has left the group */
-	unit_sleep_ms(20);
-	for (sig = 1; sig < 16; sig++)
-		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP || sig == SIGQUIT || sig == SIGPIPE)
-			CHECK_SYS(kill(told->guard, sig));
+	for (i = 0; i < 5; i++) {
+		WAIT_FOR(ignored(told->guard) & 1UL << (sigs[i] - 1));
+		CHECK_SYS(kill(told->guard, sigs[i]));
+	}
 
 	CHECK_SYS(kill(-daemon, SIGKILL));
 	check_killed(daemon);

@@ -150,6 +150,7 @@ TEST(next_empty)
 
 	CHECK_EQ(page_map_next_empty(&pm, 0), 5000);
 	CHECK_EQ(page_map_next_empty(&pm, 5000), 5000);
+	CHECK_EQ(page_map_next_empty(&pm, 5001), 5000);
 	CHECK_EQ(page_map_next_empty(&pm, ~0UL), 5000);
 
 	page_map_set(&pm, 0, 1, PAGE_EMPTY);

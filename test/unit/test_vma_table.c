@@ -40,13 +40,13 @@ static void check_sane(const struct vma_table *t)
 	}
 }
 
-#define CHECK_VMA(t, i, s, e, p, o)                          \
-	do {                                                 \
-		CHECK((size_t)(i) < (t)->n);                 \
-		CHECK_EQ((t)->v[i].start, (s) * PG);         \
-		CHECK_EQ((t)->v[i].end, (e) * PG);           \
-		CHECK_EQ((t)->v[i].pgoff, (p) * PG);         \
-		CHECK((t)->v[i].obj == OBJ(o));              \
+#define CHECK_VMA(t, i, s, e, p, o)                \
+	do {                                       \
+		CHECK((size_t)(i) < (t)->n);       \
+		CHECK_EQ((t)->v[i].start, (s)*PG); \
+		CHECK_EQ((t)->v[i].end, (e)*PG);   \
+		CHECK_EQ((t)->v[i].pgoff, (p)*PG); \
+		CHECK((t)->v[i].obj == OBJ(o));    \
 	} while (0)
 
 /* 10-20 of object 1 from page 100 on, 20-25 of object 2, 30-40 of object 3 */
@@ -380,7 +380,10 @@ TEST(high_addresses)
  * Every allocation of each operation fails once: -ENOMEM and the table as it
  * was. The table is full before, so that it has to grow.
  */
-enum op { OP_INSERT, OP_CUT, OP_REMAP, OP_COPY };
+enum op { OP_INSERT,
+	  OP_CUT,
+	  OP_REMAP,
+	  OP_COPY };
 
 static int operate(struct vma_table *t, enum op op, struct vma_table *copy)
 {

@@ -32,7 +32,7 @@ static struct {
 	char note[128];
 	size_t log_len;
 	char log[32768];
-} *shared;
+} * shared;
 
 static struct unit_test *tests, **last_test = &tests;
 static unsigned int realloc_countdown;

@@ -31,7 +31,7 @@
 
 #define UNIT_NS	     1
 #define UNIT_BUG     2
-#define UNIT_TIMEOUT 10 /* seconds */
+#define UNIT_TIMEOUT 20 /* seconds */
 
 /*
  * All CHECKs work in threads and in child processes as well; if they do not
@@ -47,14 +47,14 @@
 #define CHECK_SYS(call) unit_check_sys(__FILE__, __LINE__, #call, (intmax_t)(call))
 
 /* Waits until cond holds */
-#define WAIT_FOR(cond)                                                               \
-	do {                                                                         \
-		int left_ = 5000;                                                    \
-		while (!(cond)) {                                                    \
-			if (!left_--)                                                \
+#define WAIT_FOR(cond)                                                                   \
+	do {                                                                             \
+		int left_ = 5000;                                                        \
+		while (!(cond)) {                                                        \
+			if (!left_--)                                                    \
 				unit_failed(__FILE__, __LINE__, "waited for %s", #cond); \
-			unit_sleep_ms(1);                                            \
-		}                                                                    \
+			unit_sleep_ms(1);                                                \
+		}                                                                        \
 	} while (0)
 
 /* Ends the test as one that can not run here */
@@ -94,18 +94,18 @@ void unit_failed(const char *file, int line, const char *fmt, ...) __attribute__
 void unit_check_eq(const char *file, int line, const char *a, const char *b, intmax_t va, intmax_t vb);
 intmax_t unit_check_sys(const char *file, int line, const char *call, intmax_t ret);
 
-#define UNIT_TEST(test_name, test_flags)                                         \
-	static void test_##test_name(void);                                      \
-	static void __attribute__((constructor)) register_##test_name(void)      \
-	{                                                                        \
-		static struct unit_test t = {                                    \
-			.file = __FILE__,                                        \
-			.name = #test_name,                                      \
-			.run = test_##test_name,                                 \
-			.flags = test_flags,                                     \
-		};                                                               \
-		unit_register(&t);                                               \
-	}                                                                        \
+#define UNIT_TEST(test_name, test_flags)                                    \
+	static void test_##test_name(void);                                 \
+	static void __attribute__((constructor)) register_##test_name(void) \
+	{                                                                   \
+		static struct unit_test t = {                               \
+			.file = __FILE__,                                   \
+			.name = #test_name,                                 \
+			.run = test_##test_name,                            \
+			.flags = test_flags,                                \
+		};                                                          \
+		unit_register(&t);                                          \
+	}                                                                   \
 	static void test_##test_name(void)
 
 #endif

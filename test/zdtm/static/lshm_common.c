@@ -249,7 +249,10 @@ int lshm_map_memfd(struct lshm *m, const char *name, size_t size)
 	return ret;
 }
 
-/* No descriptor is opened on the way: the task can be dumped at any moment */
+/*
+ * No descriptor is opened on the way: the task can be dumped at any moment.
+ * But it takes a capability which root in a user namespace does not have.
+ */
 int lshm_stat(const void *addr, size_t len, struct stat *st)
 {
 	unsigned long start = (unsigned long)addr;
