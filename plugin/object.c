@@ -448,6 +448,10 @@ int objects_start(int epollfd, unsigned int workers)
 			object_complete(obj);
 	}
 
+	/* faults that came before they could be answered */
+	list_for_each_entry(obj, &objects, l)
+		answer_waiters(obj, 0, obj->map.pages);
+
 	submit_more();
 	objects_kick();
 	return 0;
@@ -479,6 +483,9 @@ int object_wait(struct object *obj, unsigned long page, struct task *task, uint6
 		goto nomem;
 	*w = (struct waiter){ .task = task, .addr = addr, .page = page };
 	list_add_tail(&w->l, &obj->waiters);
+
+	if (!pool)
+		return 0;
 
 	if (page_map_get(&obj->map, page) != PAGE_EMPTY) {
 		/* on its way; if it is still queued, then before all others */

@@ -52,7 +52,8 @@ struct object {
 struct waiter {
 	struct list_head l;
 	struct task *task;
-	uint64_t addr; /* of the page */
+	uint64_t addr;	/* of the page */
+	uint64_t flags; /* of the fault, where addr is in no known mapping */
 	unsigned long page;
 };
 
@@ -74,7 +75,7 @@ int objects_start(int epollfd, unsigned int nr_workers);
  */
 void objects_kick(void);
 
-/* A fault must wait for page: it is filled next. */
+/* A fault must wait for page: it is filled next. Before objects_start() it just waits. */
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr);
 
 /*

@@ -15,26 +15,11 @@
 
 #include "proc_scan.h"
 
-static bool line_maps(const char *line, const struct inode_id *ids, size_t nr)
+/* Calls fn for each mapping of pid until it returns true; whether it did */
+static bool find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
 {
-	unsigned int maj, min;
-	unsigned long ino;
-	size_t i;
-
-	if (sscanf(line, "%*x-%*x %*s %*x %x:%x %lu", &maj, &min, &ino) != 3 || !ino)
-		return false;
-
-	for (i = 0; i < nr; i++)
-		if (ids[i].ino == ino && ids[i].dev == makedev(maj, min))
-			return true;
-
-	return false;
-}
-
-static bool process_maps(pid_t pid, const struct inode_id *ids, size_t nr)
-{
-	char path[64], line[512];
 	bool fresh = true, found = false;
+	char path[64], line[512];
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
@@ -44,7 +29,19 @@ static bool process_maps(pid_t pid, const struct inode_id *ids, size_t nr)
 
 	/* a path longer than the buffer comes in several pieces */
 	while (!found && fgets(line, sizeof(line), f)) {
-		found = fresh && line_maps(line, ids, nr);
+		struct proc_mapping m = { 0 };
+		unsigned long start, end, pgoff, ino;
+		unsigned int maj, min;
+		char perms[5];
+
+		if (fresh && sscanf(line, "%lx-%lx %4s %lx %x:%x %lu", &start, &end, perms, &pgoff, &maj, &min, &ino) == 7) {
+			m.start = start;
+			m.end = end;
+			m.pgoff = pgoff;
+			m.id = (struct inode_id){ .dev = makedev(maj, min), .ino = ino };
+			m.is_private = perms[3] == 'p';
+			found = fn(&m, arg);
+		}
 		fresh = strchr(line, '\n') != NULL;
 	}
 
@@ -52,8 +49,48 @@ static bool process_maps(pid_t pid, const struct inode_id *ids, size_t nr)
 	return found;
 }
 
+struct id_list {
+	const struct inode_id *ids;
+	size_t nr;
+};
+
+static bool is_of(const struct proc_mapping *m, void *arg)
+{
+	const struct id_list *list = arg;
+	size_t i;
+
+	for (i = 0; m->id.ino && i < list->nr; i++)
+		if (list->ids[i].ino == m->id.ino && list->ids[i].dev == m->id.dev)
+			return true;
+
+	return false;
+}
+
+struct addr_query {
+	uint64_t addr;
+	struct proc_mapping *result;
+};
+
+static bool is_at(const struct proc_mapping *m, void *arg)
+{
+	const struct addr_query *q = arg;
+
+	if (q->addr < m->start || q->addr >= m->end)
+		return false;
+	*q->result = *m;
+	return true;
+}
+
+int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m)
+{
+	struct addr_query q = { .addr = addr, .result = m };
+
+	return find_in_maps(pid, is_at, &q);
+}
+
 int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
 {
+	struct id_list list = { .ids = ids, .nr = nr };
 	struct dirent *de;
 	int sum = 0;
 	DIR *dir;
@@ -73,7 +110,7 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
 		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 		if (pidfd < 0)
 			continue;
-		if (process_maps(pid, ids, nr))
+		if (find_in_maps(pid, is_of, &list))
 			sum += fn(pid, pidfd, arg);
 		close(pidfd);
 	}

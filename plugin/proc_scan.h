@@ -28,6 +28,16 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
  */
 void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pid, const char *comm));
 
+/* A line of /proc/<pid>/maps, in bytes */
+struct proc_mapping {
+	uint64_t start, end, pgoff;
+	struct inode_id id;
+	int is_private;
+};
+
+/* The mapping of pid that contains addr: 1 found, 0 none (or no such process). */
+int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
+
 /* A madvise() that a thread of the process is blocked in */
 struct madvise_call {
 	uint64_t start, len;

@@ -54,6 +54,13 @@ static int note_pid(pid_t pid, int pidfd, void *arg)
 	return 1;
 }
 
+/* Who owns a userfaultfd stays the same, so they are looked for once */
+static void note_owners(struct removal_watch *w, const struct inode_id *ids, size_t nr)
+{
+	if (!w->nr_pids)
+		for_each_mapper(ids, nr, note_pid, w);
+}
+
 static void note_calls(struct removal_watch *w)
 {
 	unsigned int i;
@@ -72,11 +79,48 @@ void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids,
 	if (faults_pending(w, uffd))
 		return;
 
-	/* who owns a userfaultfd stays the same, so this is done once for each */
-	if (!w->nr_pids)
-		for_each_mapper(ids, nr, note_pid, w);
-
+	note_owners(w, ids, nr);
 	note_calls(w);
+}
+
+static bool is_object(const struct proc_mapping *m, const struct inode_id *ids, size_t nr)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++)
+		if (m->id.ino == ids[i].ino && m->id.dev == ids[i].dev)
+			return true;
+
+	return false;
+}
+
+int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
+		   struct proc_mapping *m)
+{
+	struct proc_mapping other;
+	bool ours = false, others = false;
+	unsigned int i;
+
+	note_owners(w, ids, nr);
+	for (i = 0; i < w->nr_pids; i++) {
+		if (!find_mapping(w->pids[i], addr, &other))
+			continue;
+		if (!is_object(&other, ids, nr)) {
+			others = true;
+			continue;
+		}
+		if (ours && (other.id.ino != m->id.ino || other.start - other.pgoff != m->start - m->pgoff ||
+			     other.is_private != m->is_private))
+			return -1;
+		if (!ours)
+			*m = other;
+		ours = true;
+	}
+
+	if (ours && others)
+		return -1;
+
+	return ours;
 }
 
 /* UNKNOWN as well if callers contradict each other: two tasks may use one address */

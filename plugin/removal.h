@@ -41,6 +41,14 @@ void removal_fini(struct removal_watch *w);
 /* To be called when uffd is readable, before it is read. */
 void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids, size_t nr);
 
+/*
+ * What is mapped at addr by those who might be the owner of the userfaultfd: 1
+ * one of the objects, *m tells; 0 none of them has an object there; -1 they
+ * contradict each other.
+ */
+int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
+		   struct proc_mapping *m);
+
 /* What a remove event for [start, end) means, which was read after removal_peek(). */
 enum removal_kind removal_classify(struct removal_watch *w, uint64_t start, uint64_t end, const struct inode_id *ids,
 				   size_t nr);

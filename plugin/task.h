@@ -24,8 +24,15 @@ struct task {
 	struct list_head l;
 	struct cr_lazy_task *lt; /* CRIU's side of it */
 	struct vma_table vmas;
+	/*
+	 * All objects it ever mapped. As long as one of them is not complete the
+	 * userfaultfd stays open, whatever the table of mappings says: events
+	 * do not tell of mappings that mremap() made longer.
+	 */
+	struct object **objs;
+	size_t nr_objs;
 	struct removal_watch removal;
-	bool gone; /* its memory is, but CRIU has not dropped it yet */
+	bool gone; /* no fault will be answered any more */
 };
 
 /*
@@ -36,6 +43,47 @@ int task_add(struct cr_lazy_task *lt, const struct cr_shmem_vma *vmas, unsigned 
 int task_event(struct cr_lazy_task *lt, const struct uffd_msg *msg, struct cr_lazy_task *child);
 int task_peek(struct cr_lazy_task *lt);
 int task_exit(struct cr_lazy_task *lt);
+
+/*
+ * task.c: who there is
+ */
+
+/* A task without mappings yet; NULL, with the reason logged. */
+struct task *task_new(struct cr_lazy_task *lt);
+
+/* Its fate is bound to obj's from here on. 0 or -ENOMEM. */
+int task_use_object(struct task *task, struct object *obj);
+
+/* Whether it still needs its userfaultfd; tells the event loop when that ends. */
+void task_update_busy(struct task *task);
+
+/* No fault will come any more, or none that needs an answer from us. */
+void task_gone(struct task *task);
+
+/* Its objects of which pages are still to come. How many, at most max. */
+#define TASK_MAX_IDS 64
+size_t task_unfinished_ids(const struct task *task, struct inode_id *ids, size_t max);
+
+/*
+ * fault.c: what they wait for
+ */
+
+/* In pages, from the beginning of vma's object. */
+unsigned long vma_page(const struct vma *vma, uint64_t addr);
+
+/* A fault at addr (bytes); flags are UFFD_PAGEFAULT_FLAG_*. Returns what the EVENT hook does. */
+int task_fault(struct task *task, uint64_t addr, uint64_t flags);
+
+/*
+ * Mappings that no event told of: mremap() made one longer, or doubled one by an
+ * old_size of 0; or the child of a fork has what its parent has unmapped by now.
+ * The kernel is asked, through /proc. 1: addr is in the table now; 0: no object
+ * is mapped there; -1: not known.
+ */
+int task_learn_mapping(struct task *task, uint64_t addr);
+
+/* None of its faults will be answered. */
+void faults_forget(const struct task *task);
 
 /*
  * Answers a fault at addr (page aligned) as things are now: maps what is filled
@@ -55,7 +103,7 @@ bool tasks_some_dropped(void);
 /* Notices tasks that are gone without having said so. */
 void tasks_probe(void);
 
-/* How many tasks map obj. */
+/* How many tasks map obj, or once did and are still there. */
 unsigned int tasks_mapping(const struct object *obj);
 
 void tasks_fini(void);

@@ -61,6 +61,11 @@ TEST(hugetlb)
 	CHECK_EQ(verdict(CR_SHMEM_HUGETLB, 2 << 20), LSHM_HUGETLB);
 }
 
+TEST(sysv_segment)
+{
+	CHECK_EQ(verdict(CR_SHMEM_SYSV, 4096), LSHM_SYSV);
+}
+
 TEST(empty)
 {
 	CHECK_EQ(verdict(0, 0), LSHM_EMPTY);
@@ -73,6 +78,7 @@ TEST(precedence)
 		uint32_t flag;
 		enum lshm_verdict verdict;
 	} order[] = {
+		{ CR_SHMEM_SYSV, LSHM_SYSV },
 		{ CR_SHMEM_SYSV, LSHM_SYSV },
 		{ CR_SHMEM_HUGETLB, LSHM_HUGETLB },
 		{ CR_SHMEM_INHERITED, LSHM_INHERITED },

@@ -538,9 +538,11 @@ static void unwatch_one(int which)
 		for (i = 0; i < 3; i++)
 			CHECK_EQ(guard_watch(&id[i]), 0);
 		guard_unwatch(&id[which]);
+		/* when it is here the task has its mapping; there is no fault */
+		for (i = 0; i < 3; i++)
+			task_receive_uffd(&task[i]);
 		wait_to_be_killed();
 	}
-	/* they sleep before the first fault */
 	kill_daemon(daemon);
 	check_guard_ends();
 	for (i = 0; i < 3; i++) {

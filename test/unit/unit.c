@@ -25,6 +25,11 @@
 #include "criu.h"
 #include "unit.h"
 
+/* Appended to the names of modules */
+#ifndef UNIT_SUFFIX
+#define UNIT_SUFFIX ""
+#endif
+
 /* Shared by the runner, the test, and all processes the test makes */
 static struct {
 	int failed, skipped;
@@ -197,7 +202,7 @@ static const char *module_of(const struct unit_test *test)
 	base = base ? base + 1 : test->file;
 	if (!strncmp(base, "test_", 5))
 		base += 5;
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(base, "."), base);
+	snprintf(name, sizeof(name), "%.*s" UNIT_SUFFIX, (int)strcspn(base, "."), base);
 	return name;
 }
 

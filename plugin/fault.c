@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/userfaultfd.h>
+
+#include "criu.h"
+#include "object.h"
+#include "task.h"
+#include "uffd_io.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#include "page.h"
+#pragma GCC diagnostic pop
+
+static LIST_HEAD(deferred); /* struct waiter: answers that met -EAGAIN */
+
+unsigned long vma_page(const struct vma *vma, uint64_t addr)
+{
+	return (unsigned long)((vma->pgoff + (addr - vma->start)) / PAGE_SIZE);
+}
+
+void faults_forget(const struct task *task)
+{
+	struct waiter *w, *n;
+
+	list_for_each_entry_safe(w, n, &deferred, l) {
+		if (w->task != task)
+			continue;
+		list_del(&w->l);
+		free(w);
+	}
+}
+
+static void defer(struct task *task, uint64_t addr, uint64_t flags)
+{
+	struct waiter *w;
+
+	w = malloc(sizeof(*w));
+	if (!w) {
+		pr_err("Task %d: no memory to answer a fault at %#" PRIx64 "\n", task->lt->pid, addr);
+		objects_fail_all();
+		return;
+	}
+
+	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags };
+	list_add_tail(&w->l, &deferred);
+	objects_kick();
+}
+
+/* Maps [addr, addr + len) of vma. What uffd_continue() returns. */
+static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint64_t len)
+{
+	uint64_t mapped;
+	int ret;
+
+	ret = uffd_continue(task->lt->uffd, addr, len, &mapped, PAGE_SIZE);
+	vma->obj->mapped += mapped / PAGE_SIZE;
+	return ret;
+}
+
+/* Maps what is filled around addr, which is filled itself */
+static int publish_window(struct task *task, const struct vma *vma, uint64_t addr, unsigned long page)
+{
+	const struct page_map *map = &vma->obj->map;
+	unsigned long first = page, end = page + 1;
+	unsigned long lo = page & ~(WINDOW_PAGES - 1), hi = lo + WINDOW_PAGES;
+	unsigned long vma_first = vma_page(vma, vma->start), vma_end = vma_page(vma, vma->end);
+
+	lo = lo > vma_first ? lo : vma_first;
+	hi = hi < vma_end ? hi : vma_end;
+	hi = hi < map->pages ? hi : map->pages;
+
+	while (first > lo && page_map_get(map, first - 1) == PAGE_FILLED)
+		first--;
+	while (end < hi && page_map_get(map, end) == PAGE_FILLED)
+		end++;
+
+	return publish(task, vma, addr - (uint64_t)(page - first) * PAGE_SIZE, (uint64_t)(end - first) * PAGE_SIZE);
+}
+
+/*
+ * A page that the images have no contents for, or that a task punched. Whoever
+ * reads it gets zeroes, whoever stored there gets that.
+ */
+static int publish_hole(struct task *task, const struct vma *vma, uint64_t addr, unsigned long page)
+{
+	int ret;
+
+	ret = publish(task, vma, addr, PAGE_SIZE);
+	if (ret != -EFAULT)
+		return ret;
+
+	if (object_zero(vma->obj, page))
+		return 0; /* the task was killed */
+
+	return publish(task, vma, addr, PAGE_SIZE);
+}
+
+static void answer_failed(struct task *task, const struct vma *vma, uint64_t addr, int err)
+{
+	switch (err) {
+	case -EAGAIN:
+		/* an event is to be read first, never drop the fault */
+		defer(task, addr, 0);
+		break;
+	case -ENOENT:
+		/* unmapped meanwhile: let it fault again, and get what is due */
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		break;
+	case -ESRCH:
+		task_gone(task);
+		break;
+	default:
+		pr_err("Task %d: can't map offset %#lx of object %#x at %#" PRIx64 ": %s\n", task->lt->pid,
+		       vma_page(vma, addr) * PAGE_SIZE, vma->obj->shmid, addr, strerror(-err));
+		object_fail(vma->obj);
+		break;
+	}
+}
+
+void task_answer(struct task *task, uint64_t addr)
+{
+	const struct vma *vma = vma_table_find(&task->vmas, addr);
+	unsigned long page;
+	int ret = 0;
+
+	if (task->gone)
+		return;
+	if (!vma) {
+		/* unmapped while the page was on its way */
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		return;
+	}
+
+	page = vma_page(vma, addr);
+	if (vma->obj->state == OBJECT_FAILED)
+		return; /* being killed: not even a hole any more */
+	if (page >= vma->obj->map.pages) {
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		return;
+	}
+
+	switch (page_map_get(&vma->obj->map, page)) {
+	case PAGE_EMPTY:
+	case PAGE_FILLING:
+	case PAGE_DOOMED:
+		object_wait(vma->obj, page, task, addr);
+		return;
+	case PAGE_FILLED:
+		ret = publish_window(task, vma, addr, page);
+		if (ret == -EFAULT) /* punched by now, somewhere in the window */
+			ret = publish_hole(task, vma, addr, page);
+		break;
+	case PAGE_HOLE:
+		ret = publish_hole(task, vma, addr, page);
+		break;
+	}
+
+	if (ret)
+		answer_failed(task, vma, addr, ret);
+}
+
+int task_learn_mapping(struct task *task, uint64_t addr)
+{
+	struct inode_id ids[TASK_MAX_IDS];
+	struct proc_mapping m;
+	struct vma vma;
+	size_t i, nr;
+	int ret;
+
+	nr = task_unfinished_ids(task, ids, TASK_MAX_IDS);
+	ret = removal_locate(&task->removal, addr, ids, nr, &m);
+	if (ret <= 0)
+		return ret;
+
+	vma = (struct vma){ .start = m.start, .end = m.end, .pgoff = m.pgoff, .is_private = m.is_private };
+	for (i = 0; i < task->nr_objs; i++)
+		if (task->objs[i]->id.ino == m.id.ino && task->objs[i]->id.dev == m.id.dev)
+			vma.obj = task->objs[i];
+
+	pr_debug("%d-%d: %#" PRIx64 "-%#" PRIx64 " is object %#x at %#" PRIx64 ", learned\n", task->lt->pid,
+		 task->lt->uffd, vma.start, vma.end, vma.obj->shmid, vma.pgoff);
+	return vma_table_insert(&task->vmas, &vma) ? -1 : 1;
+}
+
+/*
+ * A fault outside of the mappings we know: CRIU's, in private memory, or in one
+ * that we have to learn of. A page that is not there can be tried to be
+ * continued: that works on shmem only. One that is there must not be, it could
+ * be a page whose contents are still to come.
+ */
+static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
+{
+	int ret;
+
+	if (!(flags & UFFD_PAGEFAULT_FLAG_MINOR)) {
+		ret = uffd_continue(task->lt->uffd, addr, PAGE_SIZE, NULL, PAGE_SIZE);
+		if (ret == -EINVAL)
+			return -ENOTSUP;
+		if (ret == -EAGAIN) {
+			defer(task, addr, flags);
+			return 0;
+		}
+		if (ret == -ENOENT)
+			uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		if (ret == -ESRCH)
+			task_gone(task);
+		if (ret != -EFAULT)
+			return 0;
+	}
+
+	if (task_learn_mapping(task, addr) == 1)
+		task_answer(task, addr);
+	else
+		/* right, if late: the userfaultfd is closed when all objects are complete */
+		pr_warn("Task %d: the fault at %#" PRIx64 " waits for the end of the lazy restore\n", task->lt->pid,
+			addr);
+	return 0;
+}
+
+static void answer_outside(struct task *task, uint64_t addr, uint64_t flags)
+{
+	/* CRIU is not asked a second time for one event: let the thread fault again */
+	if (fault_outside(task, addr, flags) == -ENOTSUP)
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+}
+
+void tasks_retry(void)
+{
+	LIST_HEAD(again);
+
+	list_splice_init(&deferred, &again);
+	while (!list_empty(&again)) {
+		struct waiter *w = list_first_entry(&again, struct waiter, l);
+		struct task *task = w->task;
+		uint64_t addr = w->addr, flags = w->flags;
+
+		list_del(&w->l);
+		free(w);
+		if (vma_table_find(&task->vmas, addr))
+			task_answer(task, addr);
+		else
+			answer_outside(task, addr, flags);
+	}
+}
+
+int task_fault(struct task *task, uint64_t addr, uint64_t flags)
+{
+	const struct vma *vma;
+
+	addr &= ~(uint64_t)(PAGE_SIZE - 1);
+	vma = vma_table_find(&task->vmas, addr);
+	if (!vma)
+		return fault_outside(task, addr, flags);
+
+	vma->obj->faults++;
+	task_answer(task, addr);
+	return 0;
+}
