@@ -118,6 +118,9 @@ void guard_unwatch(const struct inode_id *id)
 {
 	unsigned int i;
 
+	if (!shared)
+		return;
+
 	for (i = 0; i < shared->nr; i++) {
 		if (shared->ids[i].ino != id->ino || shared->ids[i].dev != id->dev)
 			continue;

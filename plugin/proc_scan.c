@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -166,37 +165,96 @@ void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pi
 		nanosleep(&pause, NULL);
 }
 
-/* /proc/<pid>/task/<tid>/syscall: "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */
-static bool thread_in_madvise(const char *path, struct madvise_call *call, bool *running)
+/* /proc/<pid>/task/<tid>/<file> as a string; false if the thread is gone */
+static bool read_thread_file(pid_t pid, pid_t tid, const char *file, char *buf, size_t size)
 {
-	unsigned long a0, a1, a2;
-	char buf[256];
+	char path[96];
 	ssize_t ret;
-	long nr;
 	int fd;
 
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, file);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	ret = read(fd, buf, sizeof(buf) - 1);
+	ret = read(fd, buf, size - 1);
 	close(fd);
 	if (ret <= 0)
 		return false;
 	buf[ret] = '\0';
-
-	*running |= !strncmp(buf, "running", 7);
-	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4 || nr != SYS_madvise)
-		return false;
-
-	*call = (struct madvise_call){ .start = a0, .len = a1, .advice = (int)a2 };
 	return true;
 }
 
-static int find_madvise_calls_once(pid_t pid, struct madvise_call *calls, int max, bool *running)
+enum thread_place {
+	THREAD_RUNNING,
+	THREAD_IN_MADVISE,
+	THREAD_ELSEWHERE,
+};
+
+/* "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */
+static enum thread_place where_is(pid_t pid, pid_t tid, struct madvise_call *call)
 {
+	unsigned long a0, a1, a2;
+	char buf[256];
+	long nr;
+
+	if (!read_thread_file(pid, tid, "syscall", buf, sizeof(buf)))
+		return THREAD_ELSEWHERE;
+	if (!strncmp(buf, "running", 7))
+		return THREAD_RUNNING;
+	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4 || nr != SYS_madvise)
+		return THREAD_ELSEWHERE;
+
+	*call = (struct madvise_call){ .pid = pid, .tid = tid, .start = a0, .len = a1, .advice = (int)a2 };
+	return THREAD_IN_MADVISE;
+}
+
+static uint64_t count_switches(pid_t pid, pid_t tid)
+{
+	uint64_t sum = 0;
+	char buf[4096], *p;
+
+	if (!read_thread_file(pid, tid, "status", buf, sizeof(buf)))
+		return UINT64_MAX;
+	for (p = buf; (p = strstr(p, "voluntary_ctxt_switches:")); p++)
+		sum += strtoull(p + strlen("voluntary_ctxt_switches:"), NULL, 10);
+
+	return sum;
+}
+
+static void forget_thread(struct madvise_calls *calls, pid_t tid)
+{
+	size_t i;
+
+	for (i = 0; i < calls->n; i++)
+		if (calls->v[i].tid == tid)
+			calls->v[i--] = calls->v[--calls->n];
+}
+
+static int note_call(struct madvise_calls *calls, struct madvise_call *call)
+{
+	struct madvise_call *v;
+
+	forget_thread(calls, call->tid);
+	if (calls->n == calls->cap) {
+		v = reallocarray(calls->v, calls->cap + 16, sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		calls->v = v;
+		calls->cap += 16;
+	}
+
+	call->switches = count_switches(call->pid, call->tid);
+	calls->v[calls->n++] = *call;
+	return 0;
+}
+
+int look_for_madvise(pid_t pid, struct madvise_calls *calls)
+{
+	struct madvise_call call;
 	struct dirent *de;
-	char path[320];
-	int nr = 0;
+	bool running = false;
+	char path[64];
+	int err = 0;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
@@ -204,36 +262,33 @@ static int find_madvise_calls_once(pid_t pid, struct madvise_call *calls, int ma
 	if (!dir)
 		return -errno;
 
-	while (nr < max && (de = readdir(dir))) {
-		if (de->d_name[0] == '.')
+	while (!err && (de = readdir(dir))) {
+		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
+
+		if (tid <= 0)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/syscall", pid, de->d_name);
-		if (thread_in_madvise(path, &calls[nr], running))
-			nr++;
+		switch (where_is(pid, tid, &call)) {
+		case THREAD_RUNNING:
+			running = true;
+			break;
+		case THREAD_IN_MADVISE:
+			err = note_call(calls, &call);
+			break;
+		case THREAD_ELSEWHERE:
+			forget_thread(calls, tid);
+			break;
+		}
 	}
 
 	closedir(dir);
-	return nr;
+	return err ? err : running;
 }
 
-int find_madvise_calls(pid_t pid, struct madvise_call *calls, int max)
+int madvise_call_left(const struct madvise_call *call)
 {
-	int nr, tries;
+	struct madvise_call now;
 
-	/*
-	 * Who has raised an event has set its state to sleeping before we are
-	 * woken, but we may have come for another event, a moment too early
-	 * (userfaultfd_event_wait_completion() in the kernel). It can't get
-	 * away, its event is not read.
-	 */
-	for (tries = 0; tries < 4; tries++) {
-		bool running = false;
-
-		nr = find_madvise_calls_once(pid, calls, max, &running);
-		if (nr || !running)
-			break;
-		sched_yield();
-	}
-
-	return nr;
+	/* it may be in the next call already, with the same arguments */
+	return where_is(call->pid, call->tid, &now) != THREAD_IN_MADVISE || now.start != call->start ||
+	       now.len != call->len || now.advice != call->advice || count_switches(call->pid, call->tid) != call->switches;
 }

@@ -38,13 +38,29 @@ struct proc_mapping {
 /* The mapping of pid that contains addr: 1 found, 0 none (or no such process). */
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
 
-/* A madvise() that a thread of the process is blocked in */
+/* A madvise() that a thread is in */
 struct madvise_call {
+	pid_t pid, tid;
 	uint64_t start, len;
 	int advice;
+	uint64_t switches; /* context switches of the thread when it was seen */
 };
 
-/* Fills calls with what threads of pid are in, at most max. How many there are, or -errno. */
-int find_madvise_calls(pid_t pid, struct madvise_call *calls, int max);
+/* The same for all threads of a process, as they were seen last; zeroed is empty */
+struct madvise_calls {
+	struct madvise_call *v;
+	size_t n, cap;
+};
+
+/*
+ * Looks at all threads of pid: notes those blocked in madvise(), forgets those
+ * blocked elsewhere. One that is running is left as it was seen last: to read one
+ * event wakes all threads which wait for theirs to be read, for a moment. Whether
+ * there was a running thread, or -errno.
+ */
+int look_for_madvise(pid_t pid, struct madvise_calls *calls);
+
+/* Whether the thread has moved since the call was noted. */
+int madvise_call_left(const struct madvise_call *call);
 
 #endif

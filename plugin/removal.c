@@ -2,23 +2,34 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
 
 #include "removal.h"
 
+/*
+ * After an event was read, threads whose own events wait are awake for a moment;
+ * for longer if there are more threads than processors.
+ */
+#define SETTLE_NS 2000000L
+#define LOOK_NS	  50000L
+
+/* How long to wait for the owner of an event to move, in looks */
+#define MOVE_LOOKS 2000
+
 void removal_init(struct removal_watch *w)
 {
-	w->fdinfo = -1;
-	w->nr_pids = 0;
-	w->nr_calls = 0;
+	*w = (struct removal_watch){ .fdinfo = -1 };
 }
 
 void removal_fini(struct removal_watch *w)
 {
 	if (w->fdinfo >= 0)
 		close(w->fdinfo);
+	free(w->pids);
+	free(w->calls.v);
 	removal_init(w);
 }
 
@@ -47,10 +58,17 @@ static bool faults_pending(struct removal_watch *w, int uffd)
 static int note_pid(pid_t pid, int pidfd, void *arg)
 {
 	struct removal_watch *w = arg;
+	pid_t *pids;
 
 	(void)pidfd;
-	if (w->nr_pids < REMOVAL_MAX_PIDS)
-		w->pids[w->nr_pids++] = pid;
+	if (w->nr_pids == w->cap_pids) {
+		pids = reallocarray(w->pids, w->cap_pids + 64, sizeof(*pids));
+		if (!pids)
+			return 0;
+		w->pids = pids;
+		w->cap_pids += 64;
+	}
+	w->pids[w->nr_pids++] = pid;
 	return 1;
 }
 
@@ -61,26 +79,42 @@ static void note_owners(struct removal_watch *w, const struct inode_id *ids, siz
 		for_each_mapper(ids, nr, note_pid, w);
 }
 
-static void note_calls(struct removal_watch *w)
+/* Whether some thread was running */
+static bool look(struct removal_watch *w)
 {
-	unsigned int i;
+	bool running = false;
+	size_t i;
 
-	for (i = 0; i < w->nr_pids; i++) {
-		int nr = find_madvise_calls(w->pids[i], w->calls + w->nr_calls, REMOVAL_MAX_CALLS - w->nr_calls);
+	for (i = 0; i < w->nr_pids; i++)
+		running |= look_for_madvise(w->pids[i], &w->calls) > 0;
 
-		if (nr > 0)
-			w->nr_calls += nr;
-	}
+	return running;
+}
+
+static int64_t ns_since(const struct timespec *t)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)(now.tv_sec - t->tv_sec) * 1000000000 + (now.tv_nsec - t->tv_nsec);
+}
+
+static void pause_ns(long ns)
+{
+	struct timespec t = { .tv_nsec = ns };
+
+	nanosleep(&t, NULL);
 }
 
 void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids, size_t nr)
 {
-	w->nr_calls = 0;
 	if (faults_pending(w, uffd))
 		return;
 
 	note_owners(w, ids, nr);
-	note_calls(w);
+	while (look(w) && ns_since(&w->last_event) < SETTLE_NS)
+		pause_ns(LOOK_NS);
+	clock_gettime(CLOCK_MONOTONIC, &w->last_event);
 }
 
 static bool is_object(const struct proc_mapping *m, const struct inode_id *ids, size_t nr)
@@ -99,7 +133,7 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 {
 	struct proc_mapping other;
 	bool ours = false, others = false;
-	unsigned int i;
+	size_t i;
 
 	note_owners(w, ids, nr);
 	for (i = 0; i < w->nr_pids; i++) {
@@ -123,41 +157,85 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 	return ours;
 }
 
-/* UNKNOWN as well if callers contradict each other: two tasks may use one address */
-static enum removal_kind match(const struct removal_watch *w, uint64_t start, uint64_t end)
+static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t end)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	bool keeps = false, drops = false;
-	int i;
 
-	for (i = 0; i < w->nr_calls; i++) {
-		const struct madvise_call *c = &w->calls[i];
+	return start >= c->start && end <= ((c->start + c->len + page - 1) & ~(page - 1));
+}
 
-		if (start < c->start || end > ((c->start + c->len + page - 1) & ~(page - 1)))
+/* What is known of the calls that cover a range */
+struct picked {
+	struct madvise_call *call; /* one of them, or NULL */
+	bool contradiction;	   /* some keep, some drop */
+	bool other_pids;	   /* they are not all of one process */
+};
+
+static struct picked pick(struct removal_watch *w, uint64_t start, uint64_t end)
+{
+	struct picked found = { 0 };
+	size_t i;
+
+	for (i = 0; i < w->calls.n; i++) {
+		struct madvise_call *c = &w->calls.v[i];
+
+		if (!call_covers(c, start, end))
 			continue;
-		if (c->advice == MADV_REMOVE)
-			drops = true;
-		else
-			keeps = true;
+		if (found.call) {
+			found.contradiction |= (found.call->advice == MADV_REMOVE) != (c->advice == MADV_REMOVE);
+			found.other_pids |= found.call->pid != c->pid;
+		}
+		found.call = c;
 	}
 
-	if (keeps == drops)
-		return REMOVAL_UNKNOWN;
+	return found;
+}
 
-	return drops ? REMOVAL_DROPS : REMOVAL_KEEPS;
+/*
+ * Two tasks use one address, and one drops what the other keeps. Both were
+ * blocked when we looked; whose event was read is the only one to move on.
+ */
+static struct madvise_call *pick_who_moves(struct removal_watch *w, uint64_t start, uint64_t end)
+{
+	size_t i;
+	int n;
+
+	for (n = 0; n < MOVE_LOOKS; n++) {
+		for (i = 0; i < w->calls.n; i++)
+			if (call_covers(&w->calls.v[i], start, end) && madvise_call_left(&w->calls.v[i]))
+				return &w->calls.v[i];
+		pause_ns(LOOK_NS);
+	}
+
+	return NULL;
 }
 
 enum removal_kind removal_classify(struct removal_watch *w, uint64_t start, uint64_t end, const struct inode_id *ids,
 				   size_t nr)
 {
-	enum removal_kind kind = match(w, start, end);
+	struct picked found;
+	enum removal_kind kind;
 
-	if (kind != REMOVAL_UNKNOWN || w->nr_calls)
-		return kind;
+	found = pick(w, start, end);
+	if (!found.call) {
+		/* not where we looked, but it may still be in its call */
+		w->nr_pids = 0;
+		note_owners(w, ids, nr);
+		look(w);
+		found = pick(w, start, end);
+	}
+	if (found.contradiction) {
+		found.call = pick_who_moves(w, start, end);
+		found.other_pids = false;
+	}
+	if (!found.call)
+		return REMOVAL_UNKNOWN;
 
-	/* not where we looked, but it may still be in its call */
-	w->nr_pids = 0;
-	for_each_mapper(ids, nr, note_pid, w);
-	note_calls(w);
-	return match(w, start, end);
+	kind = found.call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
+	if (!found.other_pids) {
+		w->pids[0] = found.call->pid;
+		w->nr_pids = 1;
+	}
+	*found.call = w->calls.v[--w->calls.n]; /* its event is read */
+	return kind;
 }

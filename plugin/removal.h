@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <sys/types.h>
 
 #include "proc_scan.h"
@@ -16,15 +17,12 @@
  * is an event to be read, and not a fault: a userfaultfd that is readable
  * though its fdinfo has no pending faults.
  */
-#define REMOVAL_MAX_CALLS 64
-#define REMOVAL_MAX_PIDS  64
-
 struct removal_watch {
-	int fdinfo; /* of the userfaultfd, or -1 */
-	unsigned int nr_pids;
-	pid_t pids[REMOVAL_MAX_PIDS]; /* who might be the owner of the userfaultfd */
-	int nr_calls;
-	struct madvise_call calls[REMOVAL_MAX_CALLS];
+	int fdinfo;  /* of the userfaultfd, or -1 */
+	pid_t *pids; /* who might be its owner; one, once that is known */
+	size_t nr_pids, cap_pids;
+	struct madvise_calls calls;
+	struct timespec last_event; /* when removal_peek() saw one */
 };
 
 enum removal_kind {

@@ -539,7 +539,7 @@ TEST_NS(events_are_read_in_order)
 
 	for (i = 0; i < 4; i++) {
 		task_go(&task);
-		WAIT_FOR(find_madvise_calls(task.pid, calls, 4) == i + 1);
+		WAIT_FOR(madvise_calls_of(task.pid, calls, 4) == i + 1);
 	}
 	task_go(&task);
 	for (i = 0; i < 4; i++) {

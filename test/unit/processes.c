@@ -276,3 +276,17 @@ bool is_alive(pid_t pid)
 	CHECK_SYS(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT));
 	return !info.si_pid;
 }
+
+int madvise_calls_of(pid_t pid, struct madvise_call *calls, size_t max)
+{
+	struct madvise_calls seen = { 0 };
+	int ret = look_for_madvise(pid, &seen);
+	size_t i;
+
+	for (i = 0; i < seen.n && i < max; i++)
+		calls[i] = seen.v[i];
+	if (ret >= 0)
+		ret = (int)seen.n;
+	free(seen.v);
+	return ret;
+}

@@ -88,4 +88,10 @@ void check_killed(pid_t pid);
 void check_exited(pid_t pid, int value);
 bool is_alive(pid_t pid);
 
+/*
+ * Fills calls with the madvise() calls that threads of pid are seen in now, at
+ * most max. How many there are, or -errno.
+ */
+int madvise_calls_of(pid_t pid, struct madvise_call *calls, size_t max);
+
 #endif

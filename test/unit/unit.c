@@ -211,8 +211,6 @@ static bool wanted(const struct unit_test *test, char **which)
 	const char *module = module_of(test);
 	size_t len = strlen(module);
 
-	if ((test->flags & UNIT_BUG) && !getenv("UNIT_BUGS"))
-		return false;
 	if (!*which)
 		return true;
 

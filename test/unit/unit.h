@@ -23,14 +23,7 @@
 #define TEST(name)    UNIT_TEST(name, 0)
 #define TEST_NS(name) UNIT_TEST(name, UNIT_NS)
 
-/*
- * A TEST_NS that fails because of a bug that is known. Runs only if UNIT_BUGS is
- * in the environment; becomes a TEST_NS when the bug is fixed.
- */
-#define TEST_NS_BUG(name) UNIT_TEST(name, UNIT_NS | UNIT_BUG)
-
 #define UNIT_NS	     1
-#define UNIT_BUG     2
 #define UNIT_TIMEOUT 20 /* seconds */
 
 /*
