@@ -14,6 +14,9 @@
 
 #include "proc_scan.h"
 
+/* Passes over /proc in a row that find nobody to kill */
+#define KILL_CLEAN_PASSES 3
+
 /* Calls fn for each mapping of pid until it returns true; whether it did */
 static bool find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
 {
@@ -156,13 +159,19 @@ static int kill_again(pid_t pid, int pidfd, void *arg)
 void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pid, const char *comm))
 {
 	struct timespec pause = { .tv_nsec = 1000000 };
+	int clean = 0;
 
-	if (!for_each_mapper(ids, nr, kill_one, &killed))
-		return;
+	for_each_mapper(ids, nr, kill_one, &killed);
 
-	/* the dying still have their memory for a while, and may just have forked */
-	while (for_each_mapper(ids, nr, kill_again, NULL))
+	/*
+	 * The dying still have their memory for a while, and may just have
+	 * forked: a child is not in what was read of /proc before it was born,
+	 * while its parent is gone when we come to it.
+	 */
+	while (clean < KILL_CLEAN_PASSES) {
+		clean = for_each_mapper(ids, nr, kill_again, NULL) ? 0 : clean + 1;
 		nanosleep(&pause, NULL);
+	}
 }
 
 /* /proc/<pid>/task/<tid>/<file> as a string; false if the thread is gone */
