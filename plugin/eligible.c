@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "eligible.h"
 
+#define KNOWN_FLAGS                                                                                          \
+	(CR_SHMEM_FD_OPEN | CR_SHMEM_INHERITED | CR_SHMEM_LOCKED | CR_SHMEM_RDONLY | CR_SHMEM_WRITE_SEALED | \
+	 CR_SHMEM_HUGETLB | CR_SHMEM_SYSV)
+
 enum lshm_verdict lshm_eligible(const struct cr_shmem_object *obj)
 {
 	if (!obj->size)
@@ -26,6 +30,9 @@ enum lshm_verdict lshm_eligible(const struct cr_shmem_object *obj)
 	/* Neither can such a mapping be registered, nor the page cache be written */
 	if (obj->flags & CR_SHMEM_WRITE_SEALED)
 		return LSHM_WRITE_SEALED;
+	/* a later CRIU knows something of it that we do not understand */
+	if (obj->flags & ~(uint32_t)KNOWN_FLAGS)
+		return LSHM_UNKNOWN;
 
 	return LSHM_LAZY;
 }
@@ -42,6 +49,7 @@ const char *lshm_verdict_text(enum lshm_verdict verdict)
 		[LSHM_LOCKED] = "a mapping of it is locked",
 		[LSHM_RDONLY] = "it is mapped shared through a read-only descriptor",
 		[LSHM_WRITE_SEALED] = "it is sealed against writing",
+		[LSHM_UNKNOWN] = "it has a property that this plugin does not know",
 	};
 
 	return verdict < LSHM_VERDICTS ? text[verdict] : "unknown";

@@ -147,7 +147,7 @@ void task_gone(struct task *task)
 	if (task->gone)
 		return;
 
-	pr_debug("%d-%d: gone\n", task->lt->pid, task->lt->uffd);
+	pr_debug("%d-%d: no more faults to answer\n", task->lt->pid, task->lt->uffd);
 	task->gone = true;
 	task->objs = NULL;
 	task->nr_objs = 0;

@@ -197,6 +197,21 @@ def object_without_descriptor(where):
 
 
 @test
+def object_with_two_descriptors(where):
+    led, peer = greeted(where)
+    data, fds = obj(shmid_of(led), 4 * MIB), array.array("i", [memfd(4 * MIB), memfd(4 * MIB)])
+    peer.sk.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    daemon_says_no(led, peer, r"Error.*has more than one descriptor")
+
+
+@test
+def unknown_property(where):
+    led, peer = greeted(where)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=1 << 30), memfd(4 * MIB))
+    daemon_says_no(led, peer, r"Error.*has a property that this plugin does not know")
+
+
+@test
 def object_is_no_memfd(where):
     led, peer = greeted(where)
     with tempfile.TemporaryFile(dir=where) as f:

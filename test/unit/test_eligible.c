@@ -56,6 +56,12 @@ TEST(sysv)
 	CHECK_EQ(verdict(CR_SHMEM_SYSV, 4096), LSHM_SYSV);
 }
 
+TEST(property_of_a_later_criu)
+{
+	CHECK_EQ(verdict(1U << 31, 4096), LSHM_UNKNOWN);
+	CHECK_EQ(verdict(1U << 7, 4096), LSHM_UNKNOWN);
+}
+
 TEST(hugetlb)
 {
 	CHECK_EQ(verdict(CR_SHMEM_HUGETLB, 2 << 20), LSHM_HUGETLB);
