@@ -137,15 +137,15 @@ patches-verify: | $(BASE_TARBALL)
 	$(Q)MAKEFLAGS= sh scripts/patches-verify.sh build/verify -j$(shell nproc) PYTHON=$(PYTHON)
 
 #
-# Checks.
+# Checks. What they build with make wants its built-in rules, which we do without.
 #
 .PHONY: test test-upstream demo lint
 test: all $(RIG)
-	$(Q)sh test/run.sh $(T)
+	$(Q)MAKEFLAGS= sh test/run.sh $(T)
 test-upstream: all criu-plain
-	$(Q)test/upstream.sh
+	$(Q)MAKEFLAGS= test/upstream.sh
 demo: all criu-plain $(RIG)
-	$(Q)demo/demo.sh
+	$(Q)MAKEFLAGS= demo/demo.sh
 lint: build/plugin/flags
 	$(Q)sh scripts/lint.sh build/plugin/flags
 

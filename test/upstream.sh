@@ -57,12 +57,12 @@ build_tests() {
 	shift
 	[ -x "$t/criu/criu" ] || die "$t/criu/criu: not built"
 	{
-		[ -e "$t/lib/pycriu/rpc_pb2.py" ] || make -C "$t" lib
-		make -C "$t/test/zdtm/lib"
-		for d in static transition; do
-			# shellcheck disable=SC2046
-			make -j"$jobs" -C "$t/test/zdtm/$d" $(printf '%s\n' "$@" | sed -n "s|^zdtm/$d/||p")
-		done
+		{ [ -e "$t/lib/pycriu/rpc_pb2.py" ] || make -C "$t" lib; } &&
+			make -C "$t/test/zdtm/lib" &&
+			for d in static transition; do
+				# shellcheck disable=SC2046
+				make -j"$jobs" -C "$t/test/zdtm/$d" $(printf '%s\n' "$@" | sed -n "s|^zdtm/$d/||p") || break
+			done
 	} >"$logs/build.log" 2>&1 || die "cannot build the tests, see $logs/build.log"
 }
 

@@ -110,9 +110,9 @@ build_all() {
 	[ -x "$tree/criu/criu" ] || die "$tree/criu/criu: not built"
 	[ "$mode" != lazy ] || [ -e "$plugin/lazy_shmem.so" ] || die "$plugin/lazy_shmem.so: not built"
 	{
-		[ -e "$tree/lib/pycriu/rpc_pb2.py" ] || make -C "$tree" lib
-		make -C "$tree/test" umount2 zdtm_ct
-		make -C "$tree/test/zdtm/lib"
+		{ [ -e "$tree/lib/pycriu/rpc_pb2.py" ] || make -C "$tree" lib; } &&
+			make -C "$tree/test" umount2 zdtm_ct &&
+			make -C "$tree/test/zdtm/lib"
 	} >"$logs/build.log" 2>&1 || die "cannot build the test library, see $logs/build.log"
 	lay_out
 	write_wrapper
