@@ -181,6 +181,8 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 	for (i = 0; i < task->nr_objs; i++)
 		if (task->objs[i]->id.ino == m.id.ino && task->objs[i]->id.dev == m.id.dev)
 			vma.obj = task->objs[i];
+	if (!vma.obj)
+		return -1;
 
 	pr_debug("%d-%d: %#" PRIx64 "-%#" PRIx64 " is object %#x at %#" PRIx64 ", learned\n", task->lt->pid,
 		 task->lt->uffd, vma.start, vma.end, vma.obj->shmid, vma.pgoff);

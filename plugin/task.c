@@ -74,11 +74,12 @@ unsigned int tasks_mapping(const struct object *obj)
 int task_use_object(struct task *task, struct object *obj)
 {
 	struct object **objs;
+	size_t size = (task->nr_objs + 1) * sizeof(struct object *);
 
 	if (task_uses(task, obj))
 		return 0;
 
-	objs = reallocarray(task->objs, task->nr_objs + 1, sizeof(*objs));
+	objs = realloc(task->objs, size);
 	if (!objs)
 		return -ENOMEM;
 

@@ -50,6 +50,14 @@ short_list() {
 	grep -E '/(maps|memfd|shm)' "$here/upstream-baseline.txt"
 }
 
+# build_dir TREE DIR TEST...: those of the tests that are in DIR
+build_dir() {
+	_tree=$1 _dir=$2
+	shift 2
+	# shellcheck disable=SC2046
+	make -j"$jobs" -C "$_tree/test/zdtm/$_dir" $(printf '%s\n' "$@" | sed -n "s|^zdtm/$_dir/||p")
+}
+
 # zdtm.py runs in the tree, of which it makes the root directory of the tests.
 # It builds a test when it needs it, but not two of them at the same time.
 build_tests() {
@@ -59,10 +67,8 @@ build_tests() {
 	{
 		{ [ -e "$t/lib/pycriu/rpc_pb2.py" ] || make -C "$t" lib; } &&
 			make -C "$t/test/zdtm/lib" &&
-			for d in static transition; do
-				# shellcheck disable=SC2046
-				make -j"$jobs" -C "$t/test/zdtm/$d" $(printf '%s\n' "$@" | sed -n "s|^zdtm/$d/||p") || break
-			done
+			build_dir "$t" static "$@" &&
+			build_dir "$t" transition "$@"
 	} >"$logs/build.log" 2>&1 || die "cannot build the tests, see $logs/build.log"
 }
 
