@@ -18,146 +18,133 @@
 
 int task_peek(struct cr_lazy_task *lt)
 {
-	struct inode_id ids[TASK_MAX_IDS];
 	struct task *task = lt->priv;
-	size_t nr;
 
-	nr = task_unfinished_ids(task, ids, TASK_MAX_IDS);
-	if (nr)
-		removal_peek(&task->removal, lt->uffd, ids, nr);
+	if (task_unfinished(task))
+		removal_peek(&task->removal, lt->uffd, task->ids, task->nr_objs);
 
 	return 0;
 }
 
-/* Whether [start, end), all of it in one mapping, is of an object: 1, 0, or -1 if that is not known */
-static int range_is_ours(struct task *task, uint64_t start, uint64_t end)
+/* What a remove event is about: the part of it that is in one mapping we know */
+struct removed_part {
+	struct object *obj;
+	unsigned long page, nr; /* in obj */
+};
+
+/* The part of [start, end) in vma; false if nothing there is still to be filled */
+static bool part_of(const struct vma *vma, uint64_t start, uint64_t end, struct removed_part *part)
 {
-	const struct vma *near = vma_table_before(&task->vmas, end - 1);
+	const struct page_map *map = &vma->obj->map;
+	unsigned long last;
 
-	/* neighbours in the table may be one mapping by now, after an mprotect() */
-	if (near && near->end > start)
-		return 1;
-	/* what is below of all that we know did not grow out of it */
-	if (!near)
-		return 0;
-
-	return task_learn_mapping(task, start);
-}
-
-/* The part of [start, end) in vma, which is shared, was given up by its task */
-static void part_removed(struct task *task, const struct vma *vma, uint64_t start, uint64_t end)
-{
-	struct object *obj = vma->obj;
-	struct inode_id ids[TASK_MAX_IDS];
-	unsigned long page, last;
-
-	page = vma_page(vma, start > vma->start ? start : vma->start);
+	part->obj = vma->obj;
+	part->page = vma_page(vma, start > vma->start ? start : vma->start);
 	last = vma_page(vma, end < vma->end ? end : vma->end);
-	if (last > obj->map.pages)
-		last = obj->map.pages;
+	if (last > map->pages)
+		last = map->pages;
+	part->nr = last > part->page ? last - part->page : 0;
 
-	/* what was filled is in the kernel's hands */
-	if (page >= last || obj->state != OBJECT_FILLING || !page_map_unfilled(&obj->map, page, last - page))
-		return;
-
-	switch (removal_classify(&task->removal, start, end, ids, task_unfinished_ids(task, ids, TASK_MAX_IDS))) {
-	case REMOVAL_KEEPS:
-		break;
-	case REMOVAL_DROPS:
-		object_punched(obj, page, last - page);
-		break;
-	case REMOVAL_UNKNOWN:
-		pr_err("Task %d gave up %#" PRIx64 "-%#" PRIx64 ", object %#x from offset %#lx, by a call that could not "
-		       "be found: it is not known whether the contents are to be kept\n",
-		       task->lt->pid, start, end, obj->shmid, page * PAGE_SIZE);
-		object_fail(obj);
-		break;
-	}
+	/* MADV_REMOVE works on shared mappings only; what was filled is in the kernel's hands */
+	return !vma->is_private && part->nr && part->obj->state == OBJECT_FILLING &&
+	       page_map_unfilled(map, part->page, part->nr);
 }
 
-static void task_fail(struct task *task)
+static void give_up_task(struct task *task, uint64_t start, uint64_t end, const char *why)
 {
 	size_t i;
 
+	pr_err("Task %d gave up the memory at %#" PRIx64 "-%#" PRIx64 " before its contents had come, and %s. Whether they "
+	       "are to be kept is not known, so nobody who maps them can go on; restore again, eagerly if it happens "
+	       "again (CRIU_LAZY_SHMEM=off)\n",
+	       task->lt->pid, start, end, why);
 	for (i = 0; i < task->nr_objs; i++)
 		object_fail(task->objs[i]);
 }
 
+/*
+ * The kernel has one event for each mapping that an madvise() covers. What is one
+ * mapping for it may be several of ours: after an mprotect() neighbours may have
+ * become one.
+ */
 static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 {
-	struct inode_id ids[TASK_MAX_IDS];
+	enum removal_kind kind = REMOVAL_UNKNOWN;
+	bool classified = false;
 	uint64_t addr = start;
-	int ours;
 
-	/* once all is complete CRIU may unregister what it likes */
-	if (!task_unfinished_ids(task, ids, TASK_MAX_IDS))
-		return -ENOTSUP;
-
-	ours = range_is_ours(task, start, end);
-	if (!ours)
-		return -ENOTSUP;
-
-	while (ours > 0 && addr < end) {
+	while (addr < end && task_unfinished(task)) {
 		const struct vma *vma = vma_table_find(&task->vmas, addr);
+		struct removed_part part;
+		int ret;
 
 		if (!vma) {
-			ours = task_learn_mapping(task, addr) == 1 ? 1 : -1;
+			ret = task_learn_mapping(task, addr);
+			if (!ret && addr == start)
+				return -ENOTSUP; /* private memory */
+			if (ret <= 0) {
+				give_up_task(task, start, end, "what is mapped there is not known");
+				return 0;
+			}
 			continue;
 		}
+
 		addr = vma->end;
-		/* MADV_REMOVE works on shared mappings only */
-		if (!vma->is_private)
-			part_removed(task, vma, start, end);
-		if (task->gone)
+		if (!part_of(vma, start, end, &part))
+			continue;
+		if (!classified)
+			kind = removal_classify(&task->removal, start, end, task->ids, task->nr_objs);
+		classified = true;
+
+		if (kind == REMOVAL_UNKNOWN) {
+			give_up_task(task, start, end, "the call that did it was not found");
 			return 0;
+		}
+		if (kind == REMOVAL_DROPS)
+			object_punched(part.obj, part.page, part.nr);
 	}
 
-	if (ours < 0) {
-		pr_err("Task %d gave up %#" PRIx64 "-%#" PRIx64 ", of which it is not known what is mapped there\n",
-		       task->lt->pid, start, end);
-		task_fail(task);
-	}
-	return 0;
+	/* once all is complete it does not matter who takes care of it */
+	return task->gone || classified || addr > start ? 0 : -ENOTSUP;
 }
 
-static int unmapped(struct task *task, uint64_t start, uint64_t end)
+static int forget_range(struct task *task, uint64_t start, uint64_t end)
 {
 	if (vma_table_cut(&task->vmas, start, end)) {
 		pr_err("Task %d: no memory to unmap %#" PRIx64 "-%#" PRIx64 "\n", task->lt->pid, start, end);
 		return -1;
 	}
 
-	/* who faulted there before gets what is due after munmap() */
+	/* who faulted there before gets what is due now */
 	uffd_wake(task->lt->uffd, start, end - start);
 	return -ENOTSUP; /* the range may have private memory as well */
 }
 
+/* What was in both places is doubtful; a len of 0 doubles a mapping */
 static int remapped(struct task *task, uint64_t from, uint64_t to, uint64_t len)
 {
-	if (vma_table_remap(&task->vmas, from, to, len, PAGE_SIZE)) {
-		pr_err("Task %d: no memory to remap %#" PRIx64 "\n", task->lt->pid, from);
+	if (!len)
+		return forget_range(task, to, to + PAGE_SIZE);
+	if (forget_range(task, from, from + len) == -1)
 		return -1;
-	}
 
-	return -ENOTSUP; /* it may be private memory */
+	return forget_range(task, to, to + len);
 }
 
 static int forked(struct task *parent, struct cr_lazy_task *lt)
 {
 	struct task *child;
 	size_t i;
-	int err;
 
 	child = task_new(lt);
 	if (!child)
 		return -1;
 
-	err = vma_table_copy(&child->vmas, &parent->vmas);
-	for (i = 0; i < parent->nr_objs && !err; i++)
-		err = task_use_object(child, parent->objs[i]);
-	if (err) {
-		pr_err("Child of task %d: no memory for its mappings\n", lt->pid);
-		return -1;
+	for (i = 0; i < parent->nr_objs; i++) {
+		if (task_use_object(child, parent->objs[i])) {
+			pr_err("Child of task %d: no memory for its objects\n", lt->pid);
+			return -1;
+		}
 	}
 
 	task_update_busy(child);
@@ -176,7 +163,7 @@ int task_event(struct cr_lazy_task *lt, const struct uffd_msg *msg, struct cr_la
 	case UFFD_EVENT_REMOVE:
 		return pages_removed(task, msg->arg.remove.start, msg->arg.remove.end);
 	case UFFD_EVENT_UNMAP:
-		return unmapped(task, msg->arg.remove.start, msg->arg.remove.end);
+		return forget_range(task, msg->arg.remove.start, msg->arg.remove.end);
 	case UFFD_EVENT_REMAP:
 		return remapped(task, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
 	default:

@@ -166,14 +166,12 @@ void task_answer(struct task *task, uint64_t addr)
 
 int task_learn_mapping(struct task *task, uint64_t addr)
 {
-	struct inode_id ids[TASK_MAX_IDS];
 	struct proc_mapping m;
 	struct vma vma;
-	size_t i, nr;
+	size_t i;
 	int ret;
 
-	nr = task_unfinished_ids(task, ids, TASK_MAX_IDS);
-	ret = removal_locate(&task->removal, addr, ids, nr, &m);
+	ret = removal_locate(&task->removal, addr, task->ids, task->nr_objs, &m);
 	if (ret <= 0)
 		return ret;
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -10,6 +13,13 @@
 #include <sys/wait.h>
 
 #include "criu.h"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#include "util.h"
+#pragma GCC diagnostic pop
+#undef LOG_PREFIX
+#define LOG_PREFIX "lazy-shmem: "
 #include "guard.h"
 #include "proc_scan.h"
 
@@ -20,18 +30,86 @@ static struct guard_shared {
 	struct inode_id ids[GUARD_MAX_OBJECTS]; /* only the pages in use are allocated */
 } * shared;
 
-static int guard_pidfd = -1; /* of the daemon, for the guard to wait for */
+static int guard_pidfd = -1;	  /* of the daemon, for the guard to wait for */
+static struct epoll_rfd exit_rfd; /* the guard's pidfd, for the daemon */
+static int epoll_fd = -1;
 static pid_t guard_pid = -1;
 
-static void log_killed(pid_t pid, const char *comm)
+/* Descriptors that are there when all others are in use; the table is shared */
+#define SPARE_FDS 8
+static int spare[SPARE_FDS] = { [0 ... SPARE_FDS - 1] = -1 };
+
+static void keep_spare_fds(void)
 {
-	pr_err("Killed %d (%s): it maps shared memory whose contents can not come any more\n", pid, comm);
+	int i;
+
+	for (i = 0; i < SPARE_FDS; i++)
+		if (spare[i] < 0)
+			spare[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void free_spare_fds(void)
+{
+	int i;
+
+	for (i = 0; i < SPARE_FDS; i++) {
+		if (spare[i] >= 0)
+			close(spare[i]);
+		spare[i] = -1;
+	}
+}
+
+static void log_killed(pid_t pid, const char *comm, int err)
+{
+	if (!err)
+		pr_err("Killed %d (%s): it maps shared memory whose contents can not come any more\n", pid, comm);
+	else if (pid)
+		pr_err("Can't kill %d (%s): %s. It waits for shared memory that can not come; kill it\n", pid, comm,
+		       strerror(err));
+	else
+		pr_err("Can't look at all processes: %s. Who maps shared memory that can not come waits until we can, or "
+		       "until it is killed\n",
+		       strerror(err));
 }
 
 void guard_kill(const struct inode_id *ids, unsigned int nr)
 {
-	if (nr)
-		kill_mappers(ids, nr, log_killed);
+	if (!nr)
+		return;
+
+	free_spare_fds();
+	kill_mappers(ids, nr, log_killed);
+	keep_spare_fds();
+}
+
+/*
+ * Not to be taken for CRIU by who kills by name: that is when we are needed. The
+ * command line is what was on the stack; it is our own copy.
+ */
+static void rename_self(void)
+{
+	unsigned long start = 0, end = 0;
+	char buf[1024], *p;
+	ssize_t ret;
+	int fd, i;
+
+	prctl(PR_SET_NAME, "lazyshm-guard");
+
+	fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	ret = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	buf[ret > 0 ? ret : 0] = '\0';
+
+	/* arg_start and arg_end are fields 48 and 49, the second ends in ")" */
+	p = strrchr(buf, ')');
+	for (i = 2; p && i < 48; i++)
+		p = strchr(p + 1, ' ');
+	if (!p || sscanf(p, "%lu %lu", &start, &end) != 2 || end < start + sizeof("lazyshm-guard"))
+		return;
+	memset((void *)start, 0, end - start);
+	memcpy((void *)start, "lazyshm-guard", sizeof("lazyshm-guard"));
 }
 
 static void wait_for_exit(int pidfd)
@@ -44,12 +122,9 @@ static void wait_for_exit(int pidfd)
 
 static void __attribute__((noreturn)) guard_main(pid_t daemon)
 {
-	/*
-	 * A signal for the daemon's group or session, or by name, is not for
-	 * us: that is exactly when we are needed.
-	 */
+	/* A signal for the daemon's group or session is not for us either */
 	setsid();
-	prctl(PR_SET_NAME, "criu-lazy-guard");
+	rename_self();
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
@@ -67,15 +142,63 @@ static void __attribute__((noreturn)) guard_main(pid_t daemon)
 	_exit(1);
 }
 
-int guard_start(void)
+/* fork(), with the descriptor table shared instead of copied */
+static int spawn(void)
 {
 	pid_t self = getpid();
+
+	guard_pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, NULL, NULL, 0);
+	if (guard_pid == 0)
+		guard_main(self);
+	if (guard_pid < 0)
+		return -errno;
+
+	exit_rfd.fd = (int)syscall(SYS_pidfd_open, guard_pid, 0);
+	if (exit_rfd.fd < 0)
+		return -errno;
+
+	pr_info("Guard %d keeps the userfaultfds if this daemon dies\n", guard_pid);
+	return epoll_add_rfd(epoll_fd, &exit_rfd) ? -EIO : 0;
+}
+
+/*
+ * Somebody killed the guard. Another can be cloned although there are threads by
+ * now: none of them allocates memory, so no lock is held that it could need.
+ */
+static int guard_died(struct epoll_rfd *rfd)
+{
+	int err;
+
+	if (epoll_del_rfd(epoll_fd, rfd))
+		return -1;
+	close(rfd->fd);
+	rfd->fd = -1;
+	waitpid(guard_pid, NULL, 0);
+
+	pr_warn("Guard %d was killed, starting another\n", guard_pid);
+	err = spawn();
+	if (!err)
+		return 0;
+
+	pr_err("Can't start another guard: %s\n", strerror(-err));
+	return -1;
+}
+
+void guard_init(int epollfd)
+{
+	epoll_fd = epollfd;
+	exit_rfd.fd = -1;
+	exit_rfd.read_event = guard_died;
+}
+
+int guard_start(void)
+{
 	int err;
 
 	if (guard_pid > 0)
 		return 0;
 
-	guard_pidfd = (int)syscall(SYS_pidfd_open, self, 0);
+	guard_pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (guard_pidfd < 0)
 		return -errno;
 
@@ -83,23 +206,16 @@ int guard_start(void)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (shared == MAP_FAILED) {
 		err = -errno;
-		goto out;
+		shared = NULL;
+		close(guard_pidfd);
+		guard_pidfd = -1;
+		return err;
 	}
+	keep_spare_fds();
 
-	/* like fork(), with the descriptor table shared instead of copied */
-	guard_pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, NULL, NULL, 0);
-	if (guard_pid == 0)
-		guard_main(self);
-	if (guard_pid > 0) {
-		pr_info("Guard %d keeps the userfaultfds if this daemon dies\n", guard_pid);
-		return 0;
-	}
-	err = -errno;
-	munmap(shared, sizeof(*shared));
-out:
-	shared = NULL;
-	close(guard_pidfd);
-	guard_pidfd = -1;
+	err = spawn();
+	if (err)
+		guard_stop();
 	return err;
 }
 
@@ -132,16 +248,24 @@ void guard_unwatch(const struct inode_id *id)
 
 void guard_stop(void)
 {
-	if (guard_pid <= 0)
+	if (!shared)
 		return;
 
 	shared->released = 1;
-	kill(guard_pid, SIGKILL);
-	while (waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (exit_rfd.fd >= 0) {
+		epoll_del_rfd(epoll_fd, &exit_rfd);
+		close(exit_rfd.fd);
+		exit_rfd.fd = -1;
+	}
+	if (guard_pid > 0) {
+		kill(guard_pid, SIGKILL);
+		while (waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
 	guard_pid = -1;
 	close(guard_pidfd);
 	guard_pidfd = -1;
+	free_spare_fds();
 	munmap(shared, sizeof(*shared));
 	shared = NULL;
 }

@@ -14,6 +14,9 @@
  * (pidfd_getfd()) and go on: objects, userfaultfds and page maps are all there.
  */
 
+/* Where the guard's own end is waited for. Before all else. */
+void guard_init(int epollfd);
+
 /* Must be called before any thread is started. 0 or -errno. */
 int guard_start(void);
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
+#include <sys/resource.h>
 
 #include "criu.h"
 #include "eligible.h"
@@ -30,7 +31,6 @@
 #define MIN_WORKERS 2
 #define MAX_WORKERS 64
 
-static int epoll_fd = -1;
 static bool active; /* in this stage */
 
 /* Why nothing is lazy in this run, or NULL */
@@ -103,12 +103,52 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LAZY, shmem_lazy)
  * The lazy-pages daemon
  */
 
+/* At least two, so that a slow read does not stop everything */
+static int workers(unsigned int *nr)
+{
+	const char *setting = getenv("CRIU_LAZY_SHMEM_WORKERS");
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char *end;
+
+	if (setting && *setting) {
+		cpus = strtol(setting, &end, 10);
+		if (*end || cpus < 1 || cpus > MAX_WORKERS) {
+			pr_err("CRIU_LAZY_SHMEM_WORKERS is '%s', but must be a number from 1 to %d\n", setting, MAX_WORKERS);
+			return -1;
+		}
+	} else if (cpus < MIN_WORKERS) {
+		cpus = MIN_WORKERS;
+	} else if (cpus > MAX_WORKERS) {
+		cpus = MAX_WORKERS;
+	}
+
+	*nr = (unsigned int)cpus;
+	return 0;
+}
+
+/* Each task, children included, is a descriptor or two */
+static void raise_fd_limit(void)
+{
+	struct rlimit lim;
+
+	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < lim.rlim_max) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+}
+
 static int start(int epollfd)
 {
+	unsigned int nr;
+
 	if (!active)
 		return -ENOTSUP;
+	if (workers(&nr))
+		return -1;
 
-	epoll_fd = epollfd;
+	raise_fd_limit();
+	guard_init(epollfd);
+	objects_init(epollfd, nr);
 	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)
@@ -136,48 +176,16 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_PEEK, task_peek)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EVENT, task_event)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EXIT, task_exit)
 
-/* At least two, so that a slow read does not stop everything */
-static int workers(unsigned int *nr)
-{
-	const char *setting = getenv("CRIU_LAZY_SHMEM_WORKERS");
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	char *end;
-
-	if (setting && *setting) {
-		cpus = strtol(setting, &end, 10);
-		if (*end || cpus < 1 || cpus > MAX_WORKERS) {
-			pr_err("CRIU_LAZY_SHMEM_WORKERS is '%s', but must be a number from 1 to %d\n", setting, MAX_WORKERS);
-			return -1;
-		}
-	} else if (cpus < MIN_WORKERS) {
-		cpus = MIN_WORKERS;
-	} else if (cpus > MAX_WORKERS) {
-		cpus = MAX_WORKERS;
-	}
-
-	*nr = (unsigned int)cpus;
-	return 0;
-}
-
+/* What could be wrong with the objects was found when they came */
 static int commit(void)
 {
-	unsigned int nr;
-
-	if (!active)
-		return -ENOTSUP;
-
-	return workers(&nr);
+	return active ? 0 : -ENOTSUP;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_COMMIT, commit)
 
 static int resume(void)
 {
-	unsigned int nr;
-
-	if (!active)
-		return -ENOTSUP;
-
-	return workers(&nr) ?: objects_start(epoll_fd, nr);
+	return active ? objects_start() : -ENOTSUP;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_RESUME, resume)
 
@@ -194,9 +202,9 @@ static int finish(int err)
 	if (objects_failed())
 		ret = -1;
 
-	guard_stop();
 	tasks_fini();
 	objects_fini();
+	guard_stop();
 	return ret;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_FINISH, finish)

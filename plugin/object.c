@@ -32,6 +32,8 @@ static LIST_HEAD(objects);
 static struct fill_pool *pool;
 static struct epoll_rfd pool_rfd;
 static unsigned int nr_workers;
+static int epoll_fd = -1;
+static bool resumed;		   /* the tasks run: fill without being asked */
 static unsigned int nr_background; /* jobs submitted for no fault */
 static unsigned int nr_reaped;
 static bool failed;
@@ -50,6 +52,17 @@ struct object *object_find(uint32_t shmid)
 			return obj;
 
 	return NULL;
+}
+
+static bool object_of_inode(const struct inode_id *id)
+{
+	struct object *obj;
+
+	list_for_each_entry(obj, &objects, l)
+		if (obj->id.ino == id->ino && obj->id.dev == id->dev)
+			return true;
+
+	return false;
 }
 
 static void drop_waiters(struct object *obj)
@@ -112,6 +125,10 @@ int object_add(uint32_t shmid, uint64_t size, int fd)
 		goto err;
 	}
 	obj->id = (struct inode_id){ .dev = st.st_dev, .ino = st.st_ino };
+	if (object_of_inode(&obj->id)) {
+		pr_err("Object %#x is the same inode as another object\n", shmid);
+		goto err;
+	}
 
 	err = guard_start();
 	if (!err)
@@ -177,7 +194,7 @@ void object_fail(struct object *obj)
 	guard_kill(&obj->id, 1);
 	guard_unwatch(&obj->id);
 	drop_waiters(obj);
-	pr_err("object %#x failed: %lu of %lu pages were not filled, its tasks are killed\n", obj->shmid, obj->map.left,
+	pr_err("object %#x failed: %lu of %lu pages were not filled, nobody maps it any more\n", obj->shmid, obj->map.left,
 	       obj->map.pages);
 	tasks_update_busy();
 }
@@ -286,6 +303,9 @@ static void submit_more(void)
 	struct object *obj, *n;
 	bool some = true;
 
+	if (!resumed)
+		return;
+
 	while (some && nr_background < 2 * nr_workers) {
 		some = false;
 		list_for_each_entry_safe(obj, n, &objects, l) {
@@ -372,7 +392,7 @@ static void job_done(struct object *obj, const struct fill_job *job)
 		return;
 
 	answer_waiters(obj, page, end - page);
-	if (obj->state == OBJECT_FILLING && !obj->map.left)
+	if (resumed && obj->state == OBJECT_FILLING && !obj->map.left)
 		object_complete(obj);
 }
 
@@ -422,35 +442,46 @@ void objects_kick(void)
 		pr_perror("Can't write eventfd");
 }
 
-int objects_start(int epollfd, unsigned int workers)
+void objects_init(int epollfd, unsigned int workers)
 {
-	struct object *obj, *n;
+	epoll_fd = epollfd;
+	nr_workers = workers;
+}
+
+/* After the guard, which is made when the first object comes */
+static int start_pool(void)
+{
 	int err;
 
-	if (list_empty(&objects))
+	if (pool)
 		return 0;
 
-	err = fill_pool_create(&pool, workers);
+	err = fill_pool_create(&pool, nr_workers);
 	if (err) {
-		pr_err("Can't start %u fill workers: %s\n", workers, strerror(-err));
+		pr_err("Can't start %u fill workers: %s\n", nr_workers, strerror(-err));
 		return -1;
 	}
 
-	nr_workers = workers;
 	pool_rfd.fd = fill_pool_eventfd(pool);
 	pool_rfd.read_event = pool_event;
-	if (epoll_add_rfd(epollfd, &pool_rfd))
+	return epoll_add_rfd(epoll_fd, &pool_rfd);
+}
+
+int objects_start(void)
+{
+	struct object *obj, *n;
+
+	if (list_empty(&objects))
+		return 0;
+	if (start_pool())
 		return -1;
 
+	resumed = true;
 	list_for_each_entry_safe(obj, n, &objects, l) {
 		clock_gettime(CLOCK_MONOTONIC, &obj->began);
 		if (!obj->map.left)
 			object_complete(obj);
 	}
-
-	/* faults that came before they could be answered */
-	list_for_each_entry(obj, &objects, l)
-		answer_waiters(obj, 0, obj->map.pages);
 
 	submit_more();
 	objects_kick();
@@ -484,8 +515,11 @@ int object_wait(struct object *obj, unsigned long page, struct task *task, uint6
 	*w = (struct waiter){ .task = task, .addr = addr, .page = page };
 	list_add_tail(&w->l, &obj->waiters);
 
-	if (!pool)
-		return 0;
+	/* a thread whose stack is in shared memory faults before it is resumed */
+	if (start_pool()) {
+		object_fail(obj);
+		return -1;
+	}
 
 	if (page_map_get(&obj->map, page) != PAGE_EMPTY) {
 		/* on its way; if it is still queued, then before all others */
@@ -523,7 +557,7 @@ void object_punched(struct object *obj, unsigned long page, unsigned long nr)
 {
 	page_map_punched(&obj->map, page, nr);
 	answer_waiters(obj, page, nr);
-	if (obj->state == OBJECT_FILLING && !obj->map.left)
+	if (resumed && obj->state == OBJECT_FILLING && !obj->map.left)
 		object_complete(obj);
 }
 

@@ -66,8 +66,11 @@ struct waiter {
 int object_add(uint32_t shmid, uint64_t size, int fd);
 struct object *object_find(uint32_t shmid);
 
-/* Starts filling, all objects at once, with nr_workers threads. */
-int objects_start(int epollfd, unsigned int nr_workers);
+/* Where events are waited for, and how many threads may fill. */
+void objects_init(int epollfd, unsigned int workers);
+
+/* The tasks run: all objects are filled now, and complete when they are. */
+int objects_start(void);
 
 /*
  * Has the event loop call tasks_retry() soon, after it has looked at the
@@ -75,7 +78,7 @@ int objects_start(int epollfd, unsigned int nr_workers);
  */
 void objects_kick(void);
 
-/* A fault must wait for page: it is filled next. Before objects_start() it just waits. */
+/* A fault must wait for page: it is filled next, before objects_start() as well. */
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr);
 
 /*

@@ -17,8 +17,8 @@
 /* Passes over /proc in a row that find nobody to kill */
 #define KILL_CLEAN_PASSES 3
 
-/* Calls fn for each mapping of pid until it returns true; whether it did */
-static bool find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
+/* Calls fn for each mapping of pid until it returns true: 1 if it did, 0, -errno */
+static int find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
 {
 	bool fresh = true, found = false;
 	char path[64], line[512];
@@ -26,8 +26,8 @@ static bool find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, voi
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	f = fopen(path, "re");
-	if (!f)
-		return false;
+	if (!f) /* gone, or a zombie */
+		return errno == ENOENT || errno == ESRCH ? 0 : -errno;
 
 	/* a path longer than the buffer comes in several pieces */
 	while (!found && fgets(line, sizeof(line), f)) {
@@ -90,35 +90,52 @@ int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m)
 	return find_in_maps(pid, is_at, &q);
 }
 
+/* What fn says of pid if it maps one of the list, 0, or -errno */
+static int look_at(pid_t pid, struct id_list *list, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
+{
+	int pidfd, ret;
+
+	/* opened before the look, so that it is the same process after it */
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0) /* gone, or a thread */
+		return errno == ESRCH || errno == EINVAL || errno == ENOENT ? 0 : -errno;
+
+	ret = find_in_maps(pid, is_of, list);
+	if (ret > 0)
+		ret = fn(pid, pidfd, arg);
+	close(pidfd);
+	return ret;
+}
+
 int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
 {
 	struct id_list list = { .ids = ids, .nr = nr };
 	struct dirent *de;
-	int sum = 0;
+	int sum = 0, err = 0;
 	DIR *dir;
 
 	dir = opendir("/proc");
 	if (!dir)
-		return 0;
+		return -errno;
 
-	while ((de = readdir(dir))) {
+	while (errno = 0, (de = readdir(dir))) {
 		pid_t pid = (pid_t)strtol(de->d_name, NULL, 10);
-		int pidfd;
+		int ret;
 
 		if (pid <= 0 || pid == getpid())
 			continue;
 
-		/* opened before the look, so that it is the same process after it */
-		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-		if (pidfd < 0)
-			continue;
-		if (find_in_maps(pid, is_of, &list))
-			sum += fn(pid, pidfd, arg);
-		close(pidfd);
+		ret = look_at(pid, &list, fn, arg);
+		if (ret < 0)
+			err = ret;
+		else
+			sum += ret;
 	}
+	if (errno)
+		err = -errno;
 
 	closedir(dir);
-	return sum;
+	return err ? err : sum;
 }
 
 static void read_comm(pid_t pid, char *comm, size_t size)
@@ -137,31 +154,31 @@ static void read_comm(pid_t pid, char *comm, size_t size)
 	comm[strcspn(comm, "\n")] = '\0';
 }
 
+struct killing {
+	void (*told)(pid_t pid, const char *comm, int err);
+	bool first; /* pass */
+};
+
 static int kill_one(pid_t pid, int pidfd, void *arg)
 {
-	void (*killed)(pid_t pid, const char *comm) = *(void (**)(pid_t, const char *))arg;
-	char comm[32];
+	const struct killing *k = arg;
+	char comm[32] = "";
+	int err = 0;
 
-	read_comm(pid, comm, sizeof(comm));
-	if (!syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) && killed)
-		killed(pid, comm);
+	if (k->first)
+		read_comm(pid, comm, sizeof(comm));
+	if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0))
+		err = errno == ESRCH ? 0 : errno;
+	if (k->told && k->first)
+		k->told(pid, comm, err);
 	return 1;
 }
 
-static int kill_again(pid_t pid, int pidfd, void *arg)
-{
-	(void)pid;
-	(void)arg;
-	syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	return 1;
-}
-
-void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pid, const char *comm))
+void kill_mappers(const struct inode_id *ids, size_t nr, void (*told)(pid_t pid, const char *comm, int err))
 {
 	struct timespec pause = { .tv_nsec = 1000000 };
-	int clean = 0;
-
-	for_each_mapper(ids, nr, kill_one, &killed);
+	struct killing k = { .told = told, .first = true };
+	int clean = 0, ret, last_err = 0;
 
 	/*
 	 * The dying still have their memory for a while, and may just have
@@ -169,7 +186,12 @@ void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pi
 	 * while its parent is gone when we come to it.
 	 */
 	while (clean < KILL_CLEAN_PASSES) {
-		clean = for_each_mapper(ids, nr, kill_again, NULL) ? 0 : clean + 1;
+		ret = for_each_mapper(ids, nr, kill_one, &k);
+		clean = ret ? 0 : clean + 1;
+		k.first = false;
+		if (ret < 0 && ret != last_err && told)
+			told(0, "", -ret);
+		last_err = ret < 0 ? ret : last_err;
 		nanosleep(&pause, NULL);
 	}
 }

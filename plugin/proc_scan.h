@@ -18,15 +18,20 @@ struct inode_id {
  * pids. All processes of this /proc are looked at, ourselves excepted.
  */
 
-/* Calls fn for each process that maps one of ids. The sum of what fn returned. */
+/*
+ * Calls fn for each process that maps one of ids. The sum of what fn returned, or
+ * -errno if some process could not be looked at and so may have been missed.
+ */
 int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg);
 
 /*
- * Kills whoever maps one of ids, until nobody does. Called with each pid that
- * is killed. Blocks for as long as that takes; whoever calls it must keep the
- * userfaultfds open, or the tasks would run on zeroes instead.
+ * Kills whoever maps one of ids, until nobody does. told is called for each
+ * process that is killed (err 0), and for what stands in the way (err > 0, an
+ * errno; pid 0 if it is /proc). Blocks for as long as that takes, for ever if it
+ * can't be done: whoever calls it keeps the userfaultfds open, so the tasks wait
+ * instead of running on zeroes.
  */
-void kill_mappers(const struct inode_id *ids, size_t nr, void (*killed)(pid_t pid, const char *comm));
+void kill_mappers(const struct inode_id *ids, size_t nr, void (*told)(pid_t pid, const char *comm, int err));
 
 /* A line of /proc/<pid>/maps, in bytes */
 struct proc_mapping {
@@ -35,7 +40,7 @@ struct proc_mapping {
 	int is_private;
 };
 
-/* The mapping of pid that contains addr: 1 found, 0 none (or no such process). */
+/* The mapping of pid that contains addr: 1 found, 0 none (or no such process), -errno. */
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
 
 /* A madvise() that a thread is in */

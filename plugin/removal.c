@@ -137,7 +137,7 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 
 	note_owners(w, ids, nr);
 	for (i = 0; i < w->nr_pids; i++) {
-		if (!find_mapping(w->pids[i], addr, &other))
+		if (find_mapping(w->pids[i], addr, &other) <= 0)
 			continue;
 		if (!is_object(&other, ids, nr)) {
 			others = true;

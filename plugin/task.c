@@ -18,13 +18,20 @@
 static LIST_HEAD(tasks);
 static bool some_dropped;
 
-void task_update_busy(struct task *task)
+bool task_unfinished(const struct task *task)
 {
-	bool busy = false;
 	size_t i;
 
-	for (i = 0; i < task->nr_objs && !busy; i++)
-		busy = task->objs[i]->state == OBJECT_FILLING;
+	for (i = 0; i < task->nr_objs; i++)
+		if (task->objs[i]->state == OBJECT_FILLING)
+			return true;
+
+	return false;
+}
+
+void task_update_busy(struct task *task)
+{
+	bool busy = task_unfinished(task);
 
 	if (task->lt->busy && !busy) {
 		some_dropped = true;
@@ -73,18 +80,24 @@ unsigned int tasks_mapping(const struct object *obj)
 
 int task_use_object(struct task *task, struct object *obj)
 {
+	size_t nr = task->nr_objs + 1;
 	struct object **objs;
-	size_t size = (task->nr_objs + 1) * sizeof(struct object *);
+	struct inode_id *ids;
 
 	if (task_uses(task, obj))
 		return 0;
 
-	objs = realloc(task->objs, size);
+	objs = realloc(task->objs, nr * sizeof(struct object *));
 	if (!objs)
 		return -ENOMEM;
-
-	objs[task->nr_objs++] = obj;
 	task->objs = objs;
+	ids = realloc(task->ids, nr * sizeof(*ids));
+	if (!ids)
+		return -ENOMEM;
+	task->ids = ids;
+
+	objs[task->nr_objs] = obj;
+	ids[task->nr_objs++] = obj->id;
 	obj->tasks++;
 	return 0;
 }
@@ -152,6 +165,8 @@ void task_gone(struct task *task)
 	task->gone = true;
 	task->objs = NULL;
 	task->nr_objs = 0;
+	free(task->ids);
+	task->ids = NULL;
 	vma_table_free(&task->vmas);
 	faults_forget(task);
 	for (i = 0; i < nr; i++) {
@@ -207,15 +222,4 @@ void tasks_probe(void)
 		if (uffd_continue(task->lt->uffd, vma->start, PAGE_SIZE, NULL, PAGE_SIZE) == -ESRCH)
 			task_gone(task);
 	}
-}
-
-size_t task_unfinished_ids(const struct task *task, struct inode_id *ids, size_t max)
-{
-	size_t i, nr = 0;
-
-	for (i = 0; i < task->nr_objs && nr < max; i++)
-		if (task->objs[i]->state == OBJECT_FILLING)
-			ids[nr++] = task->objs[i]->id;
-
-	return nr;
 }

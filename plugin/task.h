@@ -30,6 +30,7 @@ struct task {
 	 * do not tell of mappings that mremap() made longer.
 	 */
 	struct object **objs;
+	struct inode_id *ids; /* of objs, in the same order */
 	size_t nr_objs;
 	struct removal_watch removal;
 	bool gone; /* no fault will be answered any more */
@@ -60,9 +61,8 @@ void task_update_busy(struct task *task);
 /* No fault will come any more, or none that needs an answer from us. */
 void task_gone(struct task *task);
 
-/* Its objects of which pages are still to come. How many, at most max. */
-#define TASK_MAX_IDS 64
-size_t task_unfinished_ids(const struct task *task, struct inode_id *ids, size_t max);
+/* Whether pages of any of its objects are still to come. */
+bool task_unfinished(const struct task *task);
 
 /*
  * fault.c: what they wait for
@@ -75,10 +75,12 @@ unsigned long vma_page(const struct vma *vma, uint64_t addr);
 int task_fault(struct task *task, uint64_t addr, uint64_t flags);
 
 /*
- * Mappings that no event told of: mremap() made one longer, or doubled one by an
- * old_size of 0; or the child of a fork has what its parent has unmapped by now.
- * The kernel is asked, through /proc. 1: addr is in the table now; 0: no object
- * is mapped there; -1: not known.
+ * What is known of a task's mappings is what restore announced, less what events
+ * made doubtful; the rest is learned from /proc when it is needed. Events do not
+ * tell of a mapping that mremap() made longer or doubled; and those of several
+ * threads, and of fork(), come in another order than the changes were made in,
+ * so nothing is derived from them. 1: addr is in the table now; 0: no object is
+ * mapped there; -1: not known.
  */
 int task_learn_mapping(struct task *task, uint64_t addr);
 

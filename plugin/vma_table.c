@@ -48,16 +48,6 @@ struct vma *vma_table_find(const struct vma_table *t, uint64_t addr)
 	return i < t->n && t->v[i].start <= addr ? &t->v[i] : NULL;
 }
 
-struct vma *vma_table_before(const struct vma_table *t, uint64_t addr)
-{
-	size_t i = first_above(t, addr);
-
-	if (i < t->n && t->v[i].start <= addr)
-		return &t->v[i];
-
-	return i ? &t->v[i - 1] : NULL;
-}
-
 int vma_table_cut(struct vma_table *t, uint64_t start, uint64_t end)
 {
 	size_t i, from, to;
@@ -111,55 +101,6 @@ int vma_table_insert(struct vma_table *t, const struct vma *vma)
 	t->v[i] = *vma;
 	t->n++;
 	return 0;
-}
-
-int vma_table_copy(struct vma_table *dst, const struct vma_table *src)
-{
-	if (reserve(dst, src->n + 1))
-		return -ENOMEM;
-
-	if (src->n)
-		memcpy(dst->v, src->v, src->n * sizeof(*src->v));
-	dst->n = src->n;
-	return 0;
-}
-
-int vma_table_remap(struct vma_table *t, uint64_t from, uint64_t to, uint64_t len, uint64_t page_size)
-{
-	struct vma_table old = { 0 };
-	uint64_t end = from + (len ? len : page_size);
-	size_t i;
-	int ret;
-
-	ret = vma_table_copy(&old, t);
-	if (ret)
-		return ret;
-	/* each piece may split one and is one more itself */
-	ret = reserve(t, 3 * t->n + 2);
-	if (ret)
-		goto out;
-
-	for (i = 0; i < old.n; i++) {
-		struct vma v = old.v[i];
-
-		if (v.end <= from || v.start >= end)
-			continue;
-		if (v.start < from) {
-			v.pgoff += from - v.start;
-			v.start = from;
-		}
-		if (v.end > end)
-			v.end = end;
-
-		v.start = to + (v.start - from);
-		v.end = to + (v.end - from);
-		ret = vma_table_insert(t, &v);
-		if (ret)
-			break;
-	}
-out:
-	vma_table_free(&old);
-	return ret;
 }
 
 void vma_table_free(struct vma_table *t)

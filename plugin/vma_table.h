@@ -16,7 +16,10 @@ struct vma {
 	bool is_private; /* MAP_PRIVATE */
 };
 
-/* The registered mappings of one task, sorted, not overlapping. Zeroed is empty. */
+/*
+ * What is known of the registered mappings of one task, sorted, not overlapping.
+ * Not all there are: see task_learn_mapping(). Zeroed is empty.
+ */
 struct vma_table {
 	struct vma *v;
 	size_t n, cap;
@@ -25,27 +28,13 @@ struct vma_table {
 /* The mapping that contains addr, or NULL. Valid until the table changes. */
 struct vma *vma_table_find(const struct vma_table *t, uint64_t addr);
 
-/* The last mapping that begins at or below addr, or NULL. */
-struct vma *vma_table_before(const struct vma_table *t, uint64_t addr);
-
 /* All return 0 or -ENOMEM, with the table unchanged. */
 
 /* Whatever was at its place is dropped first, as the kernel does. */
 int vma_table_insert(struct vma_table *t, const struct vma *vma);
 
-/* munmap() */
+/* munmap(), and whatever else makes it doubtful what is there */
 int vma_table_cut(struct vma_table *t, uint64_t start, uint64_t end);
-
-/*
- * mremap(): what is at [from, from + len) is at to as well. The kernel tells of
- * the old place by an unmap event of its own, except for MREMAP_DONTUNMAP,
- * which keeps it. len 0 (old_size 0) adds a second mapping of a length that the
- * event does not tell; it is entered with one page (page_size bytes).
- */
-int vma_table_remap(struct vma_table *t, uint64_t from, uint64_t to, uint64_t len, uint64_t page_size);
-
-/* fork(); dst is empty */
-int vma_table_copy(struct vma_table *dst, const struct vma_table *src);
 
 void vma_table_free(struct vma_table *t);
 

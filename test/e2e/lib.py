@@ -234,12 +234,19 @@ def check_log(text, *patterns):
             p, "\n".join(line for line in text.splitlines() if "Error" in line)[-1500:]))
 
 
+def holds_file_below(pid, where):
+    try:
+        return any(os.readlink("/proc/%s/fd/%s" % (pid, fd)).startswith(where) for fd in os.listdir("/proc/%s/fd" % pid))
+    except OSError:
+        return False
+
+
 def guards(led):
-    """Pids of guard processes of led's daemons."""
+    """Pids of guard processes of led's daemons: they write to the same log."""
     result = []
     for name in os.listdir("/proc"):
-        if (name.isdigit() and read("/proc/%s/comm" % name).strip() == "criu-lazy-guard" and alive(int(name))
-                and led.dir in read("/proc/%s/cmdline" % name)):
+        if (name.isdigit() and read("/proc/%s/comm" % name).strip() == "lazyshm-guard" and alive(int(name))
+                and holds_file_below(name, led.dir)):
             result.append(int(name))
     return result
 
