@@ -110,11 +110,17 @@ $(PLUGIN): $(OBJECTS)
 #
 # What demo and tests run: the ledger, shims, and CRIU's python module for images.
 #
-RIG := build/demo/ledger $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) build/.pycriu
+RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) build/.pycriu
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
+
+build/e2e/mapper: test/lib/mapper.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
+
+build/e2e/%.so: test/lib/%.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -fPIC -shared -o $@ $< -ldl
 
 build/e2e/%.so: test/e2e/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -fPIC -shared -o $@ $< -ldl

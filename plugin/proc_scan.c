@@ -17,6 +17,16 @@
 /* Passes over /proc in a row that find nobody to kill */
 #define KILL_CLEAN_PASSES 3
 
+/*
+ * Gone, a zombie, or a thread; or a process that even CAP_SYS_PTRACE, without
+ * which there are no fork events to begin with, does not let us look at: it is of
+ * a user namespace above ours, and what was restored here is not.
+ */
+static bool not_ours(int err)
+{
+	return err == ENOENT || err == ESRCH || err == EINVAL || err == EACCES || err == EPERM;
+}
+
 /* Calls fn for each mapping of pid until it returns true: 1 if it did, 0, -errno */
 static int find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
 {
@@ -26,8 +36,8 @@ static int find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	f = fopen(path, "re");
-	if (!f) /* gone, or a zombie */
-		return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+	if (!f)
+		return not_ours(errno) ? 0 : -errno;
 
 	/* a path longer than the buffer comes in several pieces */
 	while (!found && fgets(line, sizeof(line), f)) {
@@ -97,8 +107,8 @@ static int look_at(pid_t pid, struct id_list *list, int (*fn)(pid_t pid, int pid
 
 	/* opened before the look, so that it is the same process after it */
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd < 0) /* gone, or a thread */
-		return errno == ESRCH || errno == EINVAL || errno == ENOENT ? 0 : -errno;
+	if (pidfd < 0)
+		return not_ours(errno) ? 0 : -errno;
 
 	ret = find_in_maps(pid, is_of, list);
 	if (ret > 0)

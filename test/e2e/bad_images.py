@@ -8,7 +8,7 @@ import os
 import re
 import sys
 
-from lib import BUILD, Ledger, check, check_log, check_nothing_left, main, test, wait_for
+from lib import BUILD, Ledger, check, check_log, check_nothing_left, main, slow_disk, test, wait_for
 
 sys.path.insert(0, os.path.join(BUILD, "criu", "lib"))
 import pycriu  # noqa: E402
@@ -175,14 +175,12 @@ def object_larger_than_images_say(where):
 @test
 def pages_cut_off_in_window(where):
     """The images shrink while they are used: the tasks are killed, loudly"""
-    led = dumped(where, "-m", "256", "-p", "2", "-c")
-    led.start_daemon()
+    led = dumped(where, "-m", "64", "-p", "2", "-c")
+    led.start_daemon(env=slow_disk(50))
     path = pages_path(led, pagemap_path(led))
     check(led.restore("--lazy-pages") == 0, "restore failed")
     os.truncate(path, PAGE)
-    status = led.finish_daemon()
-    if status == 0:
-        raise AssertionError("the window was over before the images were cut off")
+    check(led.finish_daemon() != 0, "the daemon succeeded")
     check_log(led.log("lazy-pages.log"),
               r"Error.*Object 0x[0-9a-f]+: the images end before the contents of offset (0x)?[0-9a-f]+",
               r"Error.*Killed \d+ \(ledger\)")
@@ -195,7 +193,7 @@ def full(where, errno_name, number):
     led = dumped(where, "-m", "64", "-p", "2", "-c")
     shim = os.path.join(BUILD, "e2e", "no_space.so")
     led.start_daemon(env={"LD_PRELOAD": shim, "NO_SPACE_AFTER": str(20 << 20), "NO_SPACE_ERRNO": str(number)})
-    check(led.restore("--lazy-pages") == 0, "restore failed")
+    led.restore("--lazy-pages")  # may see its tasks die before it is through with them
     check(led.finish_daemon() != 0, "the daemon succeeded")
     check_log(led.log("lazy-pages.log"),
               r"Error.*Object 0x[0-9a-f]+: can't store the contents of offset (0x)?[0-9a-f]+: %s" % errno_name,
@@ -218,10 +216,10 @@ def no_memory(where):
 @test
 def other_objects_go_on(where):
     """What fails is one object and its task; the other's memory comes as it should"""
-    led = dumped(where, "-m", "128", "-p", "2", "-s")
+    led = dumped(where, "-m", "32", "-p", "2", "-s")
     victim = pagemap_path(led)
     shmid = int(re.search(r"pagemap-shmem-(\d+)", victim).group(1))
-    led.start_daemon()
+    led.start_daemon(env=slow_disk(50))
     path = pages_path(led, victim)
     check(led.restore("--lazy-pages") == 0, "restore failed")
     os.truncate(path, PAGE)

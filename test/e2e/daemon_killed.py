@@ -7,15 +7,14 @@ import os
 import signal
 import time
 
-from lib import Ledger, check, check_log, check_nothing_left, finish, guards, lazy_flags, main, read, rng, test, wait_for
+from lib import Ledger, check, check_log, check_nothing_left, finish, guards, lazy_flags, main, rng, slow_disk, test, wait_for
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "100"))
 
 
 def expect_death(led):
     """All tasks die soon, none of them saw a wrong byte."""
-    wait_for(lambda: not led.alive(), "tasks %s outlive the daemon: %s" % (
-        led.alive(), [read("/proc/%d/wchan" % p) for p in led.alive()]), 10)
+    wait_for(lambda: not led.alive(), "tasks outlive the daemon", 10)
     led.check_right()
     check_nothing_left(led)
 
@@ -38,7 +37,7 @@ def expect_death_or_retirement(led):
 def in_a_wide_open_window(where):
     """Killed while it serves nothing at all: every task waits, then dies"""
     led = Ledger(where, "-m", "64", "-p", "3", "-c").start().dump()
-    daemon = led.start_daemon()
+    daemon = led.start_daemon(env=slow_disk(50))
     check(led.restore("--lazy-pages") == 0, "restore failed")
     os.kill(daemon.pid, signal.SIGSTOP)
     check(guards(led), "there is no guard")
@@ -52,8 +51,8 @@ def in_a_wide_open_window(where):
 @test
 def terminated(where):
     """SIGTERM and the like are no better"""
-    led = Ledger(where, "-m", "256", "-p", "2", "-c").start().dump()
-    daemon = led.start_daemon()
+    led = Ledger(where, "-m", "64", "-p", "2", "-c").start().dump()
+    daemon = led.start_daemon(env=slow_disk(50))
     check(led.restore("--lazy-pages") == 0, "restore failed")
     os.kill(daemon.pid, signal.SIGTERM)
     check(finish(daemon) != 0, "the window was over")

@@ -113,6 +113,12 @@ def lazy_flags(pid):
     return [f for f in smaps_flags(pid) if "ui" in f.split() or "um" in f.split()]
 
 
+def slow_disk(mbps):
+    """Environment of a daemon whose threads read images no faster than that, so
+    that the window is still open when a test has a look at it"""
+    return {"LD_PRELOAD": os.path.join(BUILD, "e2e", "slow_disk.so"), "LSHM_DISK_MBPS": str(mbps)}
+
+
 class Ledger:
     """A tree of ledger processes, running or in images."""
 

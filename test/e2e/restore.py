@@ -9,7 +9,7 @@ import signal
 import stat
 
 from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, read,
-                 smaps_flags, test, wait_for)
+                 slow_disk, smaps_flags, test, wait_for)
 
 
 def outside_view(pid):
@@ -20,13 +20,13 @@ def outside_view(pid):
     vmas = [(m[0], m[1], m[2], m[5] if len(m) > 5 else "") for m in maps if "[v" not in m[-1]]
     flags = [f for f in smaps_flags(pid)]
     return {"fds": fds, "vmas": vmas, "flags": flags, "threads": len(os.listdir("/proc/%d/task" % pid)),
-            "signals": re.findall(r"^Sig.*$", read("/proc/%d/status" % pid), re.M)}
+            "signals": re.findall(r"^Sig(?:Pnd|Blk|Ign|Cgt).*$", read("/proc/%d/status" % pid), re.M)}
 
 
 @test
 def contents_and_counters(where):
     """CONTINUE does the work, and shows what was dumped"""
-    led = Ledger(where, "-m", "128", "-p", "3").start().dump().lazy_restore()
+    led = Ledger(where, "-m", "128", "-p", "3").start().dump().lazy_restore(daemon_env=slow_disk(200))
     walks = led.walk()
     check(led.finish_daemon() == 0, "the daemon failed: " + led.errors("lazy-pages.log"))
     check(sum(int(w["pages"]) for w in walks) == 3 * 128 * 256, "not all pages were checked")
@@ -42,7 +42,7 @@ def contents_and_counters(where):
 @test
 def private_memory_too(where):
     """UFFDIO_COPY for private memory and CONTINUE for shared, in one task"""
-    led = Ledger(where, "-m", "64", "-p", "2", "-P", "64").start().dump().lazy_restore()
+    led = Ledger(where, "-m", "64", "-p", "2", "-P", "64").start().dump().lazy_restore(daemon_env=slow_disk(200))
     led.walk()
     check(led.finish_daemon() == 0, "the daemon failed")
     check_log(led.log("lazy-pages.log"), r"uffd_copy", r"object 0x[0-9a-f]+ done")
@@ -70,8 +70,8 @@ def nothing_left_behind(where):
 @test
 def dump_in_window_refused(where):
     """While the window is open dump says no; afterwards dump and restore work"""
-    led = Ledger(where, "-m", "256", "-p", "2").start().dump()
-    daemon = led.start_daemon()
+    led = Ledger(where, "-m", "64", "-p", "2").start().dump()
+    daemon = led.start_daemon(env=slow_disk(50))
     check(led.restore("--lazy-pages") == 0, "restore failed")
     os.kill(daemon.pid, signal.SIGSTOP)
     try:

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -275,6 +276,33 @@ bool is_alive(pid_t pid)
 
 	CHECK_SYS(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT));
 	return !info.si_pid;
+}
+
+void set_fd_limit(unsigned long limit)
+{
+	struct rlimit lim;
+
+	CHECK_SYS(getrlimit(RLIMIT_NOFILE, &lim));
+	lim.rlim_cur = limit;
+	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &lim));
+}
+
+unsigned long use_up_fds(int leave)
+{
+	struct rlimit lim;
+	int fd, last[16];
+	unsigned int n = 0;
+
+	CHECK_SYS(getrlimit(RLIMIT_NOFILE, &lim));
+	set_fd_limit(100);
+	while ((fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0)) >= 0)
+		last[n++ % 16] = fd;
+	CHECK_EQ(errno, EMFILE);
+
+	CHECK(leave <= 16 && n >= (unsigned int)leave);
+	while (leave--)
+		close(last[--n % 16]);
+	return lim.rlim_cur;
 }
 
 int madvise_calls_of(pid_t pid, struct madvise_call *calls, size_t max)

@@ -89,6 +89,13 @@ void check_exited(pid_t pid, int value);
 bool is_alive(pid_t pid);
 
 /*
+ * Lowers this process's limit of descriptors, and opens so many that only some
+ * more can be. The limit that was.
+ */
+unsigned long use_up_fds(int leave);
+void set_fd_limit(unsigned long limit);
+
+/*
  * Fills calls with the madvise() calls that threads of pid are seen in now, at
  * most max. How many there are, or -errno.
  */

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <linux/kcmp.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -26,6 +28,8 @@ static struct {
 	volatile int seen[4];	 /* what each task has read, -1: nothing yet */
 	volatile pid_t child[4]; /* that each task has forked */
 } * told;
+
+static int epfd; /* of the daemon's event loop */
 
 struct reader {
 	int nr;
@@ -59,6 +63,8 @@ static void setup(void)
 	told = unit_shared_alloc(sizeof(*told));
 	for (i = 0; i < 4; i++)
 		told->seen[i] = -1;
+	epfd = (int)CHECK_SYS(epoll_create1(EPOLL_CLOEXEC));
+	guard_init(epfd);
 }
 
 static struct task new_task(int fd, struct reader *r)
@@ -257,6 +263,186 @@ TEST_NS(daemon_crashes)
 TEST_NS(daemon_is_terminated)
 {
 	dies_by(SIGTERM);
+}
+
+/*
+ * The guard dies first
+ */
+
+/* In the daemon: somebody kills the guard, and the event loop notices */
+static void replace_guard(void)
+{
+	pid_t first = told->guard;
+
+	CHECK_EQ(unit_handle_event(epfd, 0), UNIT_NO_EVENT);
+	CHECK_SYS(kill(first, SIGKILL));
+	CHECK_EQ(unit_handle_event(epfd, 5000), 0);
+	told->guard = find_guard(); /* there is one child, so the first is no zombie */
+	CHECK(told->guard != first);
+	CHECK_EQ(unit_handle_event(epfd, 0), UNIT_NO_EVENT);
+}
+
+static void daemon_dies_after_guard(int times)
+{
+	struct reader r = { .nr = 0 };
+	int fd = new_memfd(1), i;
+	struct inode_id id = id_of(fd);
+	struct task task;
+	char text[64];
+	pid_t daemon;
+
+	setup();
+	task = new_task(fd, &r);
+	daemon = (pid_t)CHECK_SYS(fork());
+	if (!daemon) {
+		start_guard();
+		CHECK_EQ(guard_watch(&id), 0);
+		for (i = 0; i < times; i++) {
+			snprintf(text, sizeof(text), "Guard %d was killed", told->guard);
+			replace_guard();
+			CHECK(strstr(unit_log(), text));
+		}
+		serve(&task, &r);
+		wait_to_be_killed();
+	}
+	close(task.sock);
+	WAIT_FOR(told->ready);
+	CHECK(is_alive(task.pid));
+	kill_daemon(daemon);
+	check_killed(task.pid);
+	CHECK_EQ(told->seen[0], -1);
+	check_guard_ends();
+	check_no_child_left();
+}
+
+TEST_NS(guard_is_replaced)
+{
+	daemon_dies_after_guard(1);
+}
+
+TEST_NS(guard_is_replaced_again_and_again)
+{
+	daemon_dies_after_guard(20);
+}
+
+/* What comes after the guard was replaced is in the hands of the new one, too */
+TEST_NS(replaced_guard_knows_what_is_watched)
+{
+	struct reader r[2] = { { .nr = 0 }, { .nr = 1 } };
+	int fd[2] = { new_memfd(1), new_memfd(1) }, i;
+	struct inode_id id[2] = { id_of(fd[0]), id_of(fd[1]) };
+	struct task task[2];
+	pid_t daemon;
+
+	setup();
+	for (i = 0; i < 2; i++)
+		task[i] = new_task(fd[i], &r[i]);
+	daemon = (pid_t)CHECK_SYS(fork());
+	if (!daemon) {
+		start_guard();
+		CHECK_EQ(guard_watch(&id[0]), 0);
+		serve(&task[0], &r[0]);
+		replace_guard();
+		guard_unwatch(&id[0]);
+		CHECK_EQ(guard_watch(&id[1]), 0);
+		serve(&task[1], &r[1]);
+		fill_pages(fd[0], 0, 1);
+		CHECK_EQ(bare_continue(task[0].uffd, task[0].addr, PG, NULL), 0);
+		wait_to_be_killed();
+	}
+	for (i = 0; i < 2; i++)
+		close(task[i].sock);
+	WAIT_FOR(told->seen[0] == mark(0));
+	kill_daemon(daemon);
+	check_killed(task[1].pid);
+	check_guard_ends();
+	CHECK(is_alive(task[0].pid));
+	CHECK_EQ(told->seen[1], -1);
+}
+
+TEST_NS(replaced_guard_is_stopped)
+{
+	int fds, i;
+
+	setup();
+	fds = unit_count_fds();
+	for (i = 0; i < 3; i++) {
+		start_guard();
+		replace_guard();
+		guard_stop();
+		check_no_child_left();
+		CHECK_EQ(unit_count_fds(), fds);
+		CHECK_EQ(unit_handle_event(epfd, 0), UNIT_NO_EVENT);
+	}
+}
+
+/* It is dead, but nobody has noticed yet */
+TEST_NS(dead_guard_is_stopped)
+{
+	int fds;
+
+	setup();
+	fds = unit_count_fds();
+	start_guard();
+	CHECK_SYS(kill(told->guard, SIGKILL));
+	WAIT_FOR(!is_alive(told->guard));
+	guard_stop();
+	check_no_child_left();
+	CHECK_EQ(unit_count_fds(), fds);
+	CHECK_EQ(unit_handle_event(epfd, 0), UNIT_NO_EVENT);
+}
+
+/* The whole of a file in /proc, zeroes and all */
+static size_t read_proc(pid_t pid, const char *file, char *buf, size_t size)
+{
+	char path[64];
+	ssize_t ret;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	fd = (int)CHECK_SYS(open(path, O_RDONLY | O_CLOEXEC));
+	ret = CHECK_SYS(read(fd, buf, size));
+	close(fd);
+	return (size_t)ret;
+}
+
+static bool is_named_guard(pid_t pid)
+{
+	static const char name[] = "lazyshm-guard";
+	char comm[64] = "", cmdline[4096] = "";
+	size_t len, i;
+
+	read_proc(pid, "comm", comm, sizeof(comm) - 1);
+	if (strcmp(comm, "lazyshm-guard\n"))
+		return false;
+	len = read_proc(pid, "cmdline", cmdline, sizeof(cmdline));
+	if (len < sizeof(name) || memcmp(cmdline, name, sizeof(name)))
+		return false;
+	for (i = sizeof(name); i < len; i++)
+		if (cmdline[i])
+			return false;
+	return true;
+}
+
+/* Who kills by name or command line does not mean it; the daemon keeps its own */
+TEST_NS(guard_has_another_name)
+{
+	char comm[2][64] = { "", "" }, cmdline[2][4096] = { "", "" };
+	size_t len;
+
+	setup();
+	read_proc(getpid(), "comm", comm[0], sizeof(comm[0]));
+	len = read_proc(getpid(), "cmdline", cmdline[0], sizeof(cmdline[0]));
+	start_guard();
+	WAIT_FOR(is_named_guard(told->guard));
+	replace_guard();
+	WAIT_FOR(is_named_guard(told->guard));
+
+	read_proc(getpid(), "comm", comm[1], sizeof(comm[1]));
+	CHECK(!memcmp(comm[0], comm[1], sizeof(comm[0])));
+	CHECK_EQ(read_proc(getpid(), "cmdline", cmdline[1], sizeof(cmdline[1])), len);
+	CHECK(!memcmp(cmdline[0], cmdline[1], len));
+	guard_stop();
 }
 
 /* What a process ignores, a bit each, 1 for signal 1 */
@@ -592,4 +778,110 @@ TEST_NS(kill_users_of_one_object)
 	check_killed(task[0].pid);
 	CHECK_EQ(told->seen[0], -1);
 	CHECK_EQ(told->seen[1], -1);
+}
+
+/*
+ * All descriptors are in use
+ */
+
+/* Not one is left, but for those the guard keeps for itself */
+static void check_no_fd_left(void)
+{
+	CHECK_EQ(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0), -1);
+	CHECK_EQ(errno, EMFILE);
+}
+
+TEST_NS(kills_without_a_descriptor_left)
+{
+	struct reader r[2] = { { .nr = 0 }, { .nr = 1 } };
+	int fd[2] = { new_memfd(1), new_memfd(1) }, i;
+	struct inode_id id[2] = { id_of(fd[0]), id_of(fd[1]) };
+	struct task task[2];
+	char text[64];
+
+	setup();
+	for (i = 0; i < 2; i++)
+		task[i] = new_task(fd[i], &r[i]);
+	start_guard();
+	for (i = 0; i < 2; i++)
+		serve(&task[i], &r[i]);
+	use_up_fds(0);
+	for (i = 0; i < 2; i++) {
+		guard_kill(&id[i], 1);
+		check_killed(task[i].pid);
+		CHECK_EQ(told->seen[i], -1);
+		snprintf(text, sizeof(text), "Killed %d (unit-task)", task[i].pid);
+		CHECK(strstr(unit_log(), text));
+		check_no_fd_left(); /* it has taken them back */
+	}
+	guard_stop();
+	check_no_child_left();
+}
+
+/* The guard shares the table, and finds it full */
+static void daemon_dies_without_a_descriptor_left(bool replace)
+{
+	struct reader r = { .nr = 0 };
+	int fd = new_memfd(1);
+	struct inode_id id = id_of(fd);
+	struct task task;
+	pid_t daemon;
+
+	setup();
+	task = new_task(fd, &r);
+	daemon = (pid_t)CHECK_SYS(fork());
+	if (!daemon) {
+		set_fd_limit(100); /* as use_up_fds() does; the guard has its own */
+		start_guard();
+		CHECK_EQ(guard_watch(&id), 0);
+		serve(&task, &r);
+		if (replace)
+			replace_guard();
+		/* it has read what it needs for its name */
+		WAIT_FOR(is_named_guard(told->guard));
+		use_up_fds(0);
+		wait_to_be_killed();
+	}
+	close(task.sock);
+	kill_daemon(daemon);
+	check_killed(task.pid);
+	CHECK_EQ(told->seen[0], -1);
+	check_guard_ends();
+	check_no_child_left();
+}
+
+TEST_NS(daemon_dies_with_all_descriptors_in_use)
+{
+	daemon_dies_without_a_descriptor_left(false);
+}
+
+TEST_NS(replaced_guard_has_spare_descriptors)
+{
+	daemon_dies_without_a_descriptor_left(true);
+}
+
+/* The daemon's objects end after the guard, or without there ever having been one */
+TEST_NS(unwatch_after_stop)
+{
+	struct inode_id id[2] = { nth_id(1), nth_id(2) };
+
+	setup();
+	guard_unwatch(&id[0]);
+	guard_stop();
+	start_guard();
+	CHECK_EQ(guard_watch(&id[0]), 0);
+	CHECK_EQ(guard_watch(&id[1]), 0);
+	guard_unwatch(&id[0]);
+	guard_stop();
+	guard_unwatch(&id[0]);
+	guard_unwatch(&id[1]);
+	guard_unwatch(&id[1]);
+	guard_stop();
+	check_no_child_left();
+
+	/* and nothing of it is left for the next */
+	start_guard();
+	CHECK_EQ(guard_watch(&id[1]), 0);
+	guard_unwatch(&id[1]);
+	guard_stop();
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -237,6 +238,202 @@ TEST_NS(last_of_many_mappings)
 	CHECK_EQ(find(&id, 1).nr, 1);
 }
 
+/* Who could not be looked at may be one of those */
+static void look_with_fds_left(int left)
+{
+	int fd = new_memfd(1), fds;
+	struct inode_id id = id_of(fd);
+	struct found f = { 0 };
+	pid_t pid = mapper(fd, -1);
+	unsigned long limit;
+
+	limit = use_up_fds(left);
+	/* /proc, a pidfd, maps */
+	if (left < 3) {
+		CHECK_EQ(for_each_mapper(&id, 1, note, &f), -EMFILE);
+		CHECK_EQ(f.nr, 0);
+		CHECK_EQ(for_each_mapper(&id, 0, note, &f), -EMFILE);
+	} else {
+		CHECK_EQ(for_each_mapper(&id, 1, note, &f), 1);
+		CHECK(has(&f, pid));
+	}
+
+	set_fd_limit(limit);
+	fds = unit_count_fds();
+	CHECK_EQ(find(&id, 1).nr, 1);
+	CHECK_EQ(unit_count_fds(), fds);
+}
+
+TEST_NS(no_descriptor_for_proc)
+{
+	look_with_fds_left(0);
+}
+
+TEST_NS(no_descriptor_for_processes)
+{
+	look_with_fds_left(1);
+}
+
+TEST_NS(no_descriptor_for_maps)
+{
+	look_with_fds_left(2);
+}
+
+TEST_NS(just_enough_descriptors)
+{
+	look_with_fds_left(3);
+}
+
+/* One can't be looked at, the others are */
+static void become_nobody(unsigned int caps)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { .effective = caps, .permitted = caps } };
+
+	CHECK_SYS(prctl(PR_SET_KEEPCAPS, 1));
+	CHECK_SYS(syscall(SYS_setresgid, 65534, 65534, 65534));
+	CHECK_SYS(syscall(SYS_setresuid, 65534, 65534, 65534));
+	CHECK_SYS(syscall(SYS_capset, &head, data));
+	CHECK_SYS(prctl(PR_SET_DUMPABLE, 1));
+}
+
+TEST_NS(some_can_not_be_looked_at)
+{
+	int fd = new_memfd(1);
+	struct inode_id id = id_of(fd);
+	struct found f = { 0 };
+	pid_t pid;
+
+	mapper(fd, -1); /* of root */
+	become_nobody(0);
+	pid = mapper(fd, -1);
+	CHECK_EQ(for_each_mapper(&id, 1, note, &f), -EACCES);
+	CHECK_EQ(f.nr, 1);
+	CHECK(has(&f, pid));
+}
+
+/* The dead have no mappings, and are no reason not to be sure */
+TEST_NS(zombies_are_looked_at)
+{
+	int fd = new_memfd(1);
+	struct inode_id id = id_of(fd);
+	pid_t pid = mapper(fd, -1);
+	siginfo_t info;
+
+	CHECK_SYS(kill(pid, SIGKILL));
+	CHECK_SYS(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT));
+	CHECK_EQ(find(&id, 1).nr, 0);
+}
+
+/*
+ * find_mapping()
+ */
+
+/* Eight pages in a child: 0-1 private, 2 nothing, 3-4 shared, 5 read-only, 6 without a file, 7 nothing */
+static pid_t mosaic(int a, int b, char **addr)
+{
+	volatile int *ready = unit_shared_alloc(sizeof(int));
+	char *at = mmap(NULL, 8 * PG, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pid_t pid;
+
+	CHECK(at != MAP_FAILED);
+	pid = (pid_t)CHECK_SYS(fork());
+	if (!pid) {
+		CHECK_SYS(munmap(at, 8 * PG));
+		CHECK(mmap(at, 2 * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, a, PG) == at);
+		CHECK(mmap(at + 3 * PG, 2 * PG, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, b, 3 * PG) == at + 3 * PG);
+		CHECK(mmap(at + 5 * PG, PG, PROT_READ, MAP_SHARED | MAP_FIXED, a, 0) == at + 5 * PG);
+		CHECK(mmap(at + 6 * PG, PG, PROT_READ, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0) == at + 6 * PG);
+		*ready = 1;
+		while (1)
+			pause();
+	}
+	WAIT_FOR(*ready);
+	*addr = at;
+	return pid;
+}
+
+static void check_mapping(pid_t pid, char *addr, size_t from, size_t to, size_t pgoff, struct inode_id id, int is_private)
+{
+	uint64_t base = (uintptr_t)addr, probe[3];
+	struct proc_mapping m;
+	int i;
+
+	probe[0] = base + from * PG;
+	probe[1] = base + from * PG + 5;
+	probe[2] = base + to * PG - 1;
+	for (i = 0; i < 3; i++) {
+		memset(&m, 0xff, sizeof(m));
+		CHECK_EQ(find_mapping(pid, probe[i], &m), 1);
+		CHECK_EQ(m.start, base + from * PG);
+		CHECK_EQ(m.end, base + to * PG);
+		CHECK_EQ(m.pgoff, pgoff * PG);
+		CHECK_EQ(m.id.dev, id.dev);
+		CHECK_EQ(m.id.ino, id.ino);
+		CHECK_EQ(m.is_private, is_private);
+	}
+}
+
+TEST_NS(mapping_is_found)
+{
+	int a = new_memfd(8), b = new_memfd(8), fds = unit_count_fds();
+	struct inode_id none = { 0 };
+	char *addr;
+	pid_t pid = mosaic(a, b, &addr);
+
+	check_mapping(pid, addr, 0, 2, 1, id_of(a), 1);
+	check_mapping(pid, addr, 3, 5, 3, id_of(b), 0);
+	check_mapping(pid, addr, 5, 6, 0, id_of(a), 0);
+	check_mapping(pid, addr, 6, 7, 0, none, 1);
+	CHECK_EQ(unit_count_fds(), fds);
+}
+
+TEST_NS(no_mapping_there)
+{
+	int a = new_memfd(8), b = new_memfd(8), fds = unit_count_fds();
+	struct proc_mapping m;
+	char *addr;
+	pid_t pid = mosaic(a, b, &addr);
+	uint64_t base = (uintptr_t)addr;
+
+	CHECK_EQ(find_mapping(pid, base + 2 * PG, &m), 0);
+	CHECK_EQ(find_mapping(pid, base + 3 * PG - 1, &m), 0);
+	CHECK_EQ(find_mapping(pid, 0, &m), 0);
+	CHECK_EQ(find_mapping(pid, UINT64_MAX, &m), 0);
+	CHECK_EQ(unit_count_fds(), fds);
+}
+
+TEST_NS(no_such_process)
+{
+	struct proc_mapping m;
+	siginfo_t info;
+	char here;
+	pid_t pid = mapper(-1, -1);
+
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 1); /* the stack is where ours is */
+	CHECK_SYS(kill(pid, SIGKILL));
+	CHECK_SYS(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT));
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 0); /* a zombie */
+	check_killed(pid);
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 0);
+	CHECK_EQ(find_mapping(pid + 1000, (uintptr_t)&here, &m), 0);
+}
+
+TEST_NS(mapping_can_not_be_looked_for)
+{
+	struct proc_mapping m;
+	unsigned long limit;
+	char here;
+	pid_t pid = mapper(-1, -1);
+
+	limit = use_up_fds(0);
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), -EMFILE);
+	set_fd_limit(limit);
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 1);
+	become_nobody(0);
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), -EACCES);
+}
+
 /*
  * kill_mappers()
  */
@@ -246,8 +443,9 @@ static struct {
 	char comms[64][32];
 } killed;
 
-static void note_killed(pid_t pid, const char *comm)
+static void note_killed(pid_t pid, const char *comm, int err)
 {
+	CHECK_EQ(err, 0);
 	CHECK(killed.found.nr < 64);
 	snprintf(killed.comms[killed.found.nr], sizeof(killed.comms[0]), "%s", comm);
 	killed.found.pids[killed.found.nr++] = pid;
@@ -362,6 +560,108 @@ TEST_NS(kills_who_runs_away)
 	kill_mappers(&id, 1, NULL);
 	CHECK_EQ(find(&id, 1).nr, 0);
 	WAIT_FOR(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
+/* What kill_mappers() has said of what stands in its way, and whether it is done */
+static struct obstacle {
+	volatile int nr, err;
+	volatile pid_t pid;
+	volatile bool done;
+	char comm[32];
+} * obstacle;
+
+static void note_obstacle(pid_t pid, const char *comm, int err)
+{
+	if (!err)
+		return;
+	obstacle->pid = pid;
+	obstacle->err = err;
+	snprintf(obstacle->comm, sizeof(obstacle->comm), "%s", comm);
+	obstacle->nr++;
+}
+
+static void *kill_in_thread(void *arg)
+{
+	kill_mappers(arg, 1, note_obstacle);
+	obstacle->done = true;
+	return NULL;
+}
+
+/* As long as it can not look it does not say that nobody is left */
+static void kill_with_fds_left(int left)
+{
+	int fd = new_memfd(1), i;
+	struct inode_id id = id_of(fd);
+	unsigned long limit;
+	pthread_t thread;
+	pid_t pids[3];
+
+	for (i = 0; i < 3; i++)
+		pids[i] = mapper(fd, -1);
+	obstacle = unit_shared_alloc(sizeof(*obstacle));
+	limit = use_up_fds(left);
+	CHECK_EQ(pthread_create(&thread, NULL, kill_in_thread, &id), 0);
+	WAIT_FOR(obstacle->nr);
+	unit_sleep_ms(100);
+	CHECK(!obstacle->done);
+	for (i = 0; i < 3; i++)
+		CHECK(is_alive(pids[i]));
+
+	set_fd_limit(limit);
+	pthread_join(thread, NULL);
+	CHECK(obstacle->done);
+	for (i = 0; i < 3; i++)
+		check_killed(pids[i]);
+	CHECK_EQ(find(&id, 1).nr, 0);
+
+	/* said once, not with each try */
+	CHECK_EQ(obstacle->nr, 1);
+	CHECK_EQ(obstacle->err, EMFILE);
+	CHECK_EQ(obstacle->pid, 0);
+}
+
+TEST_NS(waits_until_it_can_read_proc)
+{
+	kill_with_fds_left(0);
+}
+
+TEST_NS(waits_until_it_can_look_at_processes)
+{
+	kill_with_fds_left(1);
+}
+
+TEST_NS(waits_until_it_can_read_maps)
+{
+	kill_with_fds_left(2);
+}
+
+/* It may look, but not kill: who is told does */
+TEST_NS(waits_for_who_can_not_be_killed)
+{
+	int fd = new_memfd(1);
+	struct inode_id id = id_of(fd);
+	pid_t pid = mapper(fd, -1), killer;
+
+	obstacle = unit_shared_alloc(sizeof(*obstacle));
+	killer = (pid_t)CHECK_SYS(fork());
+	if (!killer) {
+		become_nobody(1U << CAP_SYS_PTRACE);
+		kill_in_thread(&id);
+		_exit(0);
+	}
+	WAIT_FOR(obstacle->nr);
+	unit_sleep_ms(50);
+	CHECK(!obstacle->done);
+	CHECK(is_alive(pid));
+	CHECK_EQ(obstacle->nr, 1);
+	CHECK_EQ(obstacle->err, EPERM);
+	CHECK_EQ(obstacle->pid, pid);
+	CHECK(!strcmp(obstacle->comm, "unit-mapper"));
+
+	CHECK_SYS(kill(pid, SIGKILL));
+	check_killed(pid);
+	check_exited(killer, 0);
+	CHECK(obstacle->done);
 }
 
 TEST_NS(kills_nobody)

@@ -413,6 +413,186 @@ TEST_NS(looks_again)
 }
 
 /*
+ * removal_locate()
+ */
+
+/* A child with page of a memfd at addr, in place of what was there; -1: nothing at all */
+static void put_at(char *addr, int memfd, size_t page, int flags)
+{
+	volatile int *ready = unit_shared_alloc(sizeof(int));
+
+	if (!CHECK_SYS(fork())) {
+		map_shared(fd, 1); /* it is a user of the object in any case */
+		CHECK_SYS(munmap(addr, 4 * PG));
+		if (memfd >= 0)
+			CHECK(mmap(addr, 4 * PG, PROT_READ, flags | MAP_FIXED, memfd, (off_t)(page * PG)) == addr);
+		*ready = 1;
+		while (1)
+			pause();
+	}
+	WAIT_FOR(*ready);
+}
+
+/* A free place in all of them */
+static char *setup_locate(void)
+{
+	char *addr = mmap(NULL, 4 * PG, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(addr != MAP_FAILED);
+	fd = new_memfd(NR);
+	id = id_of(fd);
+	removal_init(&watch);
+	return addr;
+}
+
+static int locate(char *addr, struct proc_mapping *m)
+{
+	int fds = unit_count_fds(), ret;
+
+	removal_fini(&watch);
+	ret = removal_locate(&watch, (uintptr_t)addr, &id, 1, m);
+	/* they are known by now */
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, m), ret);
+	CHECK_EQ(unit_count_fds(), fds);
+	return ret;
+}
+
+static void check_located(char *addr, size_t page, int is_private)
+{
+	struct proc_mapping m;
+
+	memset(&m, 0xff, sizeof(m));
+	CHECK_EQ(locate(addr + PG + 3, &m), 1);
+	CHECK_EQ(m.start, (uintptr_t)addr);
+	CHECK_EQ(m.end, (uintptr_t)addr + 4 * PG);
+	CHECK_EQ(m.pgoff, page * PG);
+	CHECK_EQ(m.id.ino, id.ino);
+	CHECK_EQ(m.id.dev, id.dev);
+	CHECK_EQ(m.is_private, is_private);
+}
+
+TEST_NS(locates)
+{
+	char *addr = setup_locate();
+
+	put_at(addr, fd, 3, MAP_SHARED);
+	check_located(addr, 3, 0);
+	/* another with the same there, and one with nothing */
+	put_at(addr, fd, 3, MAP_SHARED);
+	put_at(addr, -1, 0, 0);
+	check_located(addr, 3, 0);
+}
+
+TEST_NS(locates_private)
+{
+	char *addr = setup_locate();
+
+	put_at(addr, fd, 2, MAP_PRIVATE);
+	check_located(addr, 2, 1);
+}
+
+/* Parts of a mapping may have become mappings of their own: the offset is the same */
+TEST_NS(locates_parts)
+{
+	char *addr = setup_locate();
+	volatile int *ready = unit_shared_alloc(sizeof(int));
+	struct proc_mapping m;
+
+	put_at(addr, fd, 3, MAP_SHARED);
+	if (!CHECK_SYS(fork())) {
+		CHECK(mmap(addr, 4 * PG, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 3 * PG) == addr);
+		CHECK_SYS(mprotect(addr, PG, PROT_NONE));
+		*ready = 1;
+		pause();
+	}
+	WAIT_FOR(*ready);
+	CHECK_EQ(locate(addr + PG, &m), 1);
+	CHECK_EQ(m.start - m.pgoff, (uintptr_t)addr - 3 * PG);
+}
+
+TEST_NS(locates_nothing)
+{
+	char *addr = setup_locate();
+	struct proc_mapping m;
+
+	CHECK_EQ(locate(addr, &m), 0); /* no mapper at all */
+	put_at(addr, -1, 0, 0);
+	CHECK_EQ(locate(addr, &m), 0);
+	put_at(addr, new_memfd(4), 0, MAP_SHARED); /* not one of the objects */
+	CHECK_EQ(locate(addr, &m), 0);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, NULL, 0, &m), 0);
+}
+
+static void contradict(int memfd, size_t page, int flags)
+{
+	char *addr = setup_locate();
+	struct proc_mapping m;
+
+	put_at(addr, fd, 3, MAP_SHARED);
+	check_located(addr, 3, 0);
+	put_at(addr, memfd >= 0 ? memfd : fd, page, flags);
+	CHECK_EQ(locate(addr, &m), -1);
+	CHECK_EQ(locate(addr + 4 * PG - 1, &m), -1);
+}
+
+TEST_NS(offsets_contradict)
+{
+	contradict(-1, 4, MAP_SHARED);
+}
+
+TEST_NS(private_contradicts_shared)
+{
+	contradict(-1, 3, MAP_PRIVATE);
+}
+
+/* One maps something else there, which may as well be the owner */
+TEST_NS(other_file_contradicts)
+{
+	contradict(new_memfd(8), 3, MAP_SHARED);
+}
+
+TEST_NS(objects_contradict)
+{
+	char *addr = setup_locate();
+	int other = new_memfd(NR);
+	struct inode_id ids[2] = { id, id_of(other) };
+	struct proc_mapping m;
+
+	put_at(addr, other, 3, MAP_SHARED);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, ids, 2, &m), 1);
+	CHECK_EQ(m.id.ino, ids[1].ino);
+	put_at(addr, fd, 3, MAP_SHARED);
+	removal_fini(&watch);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, ids, 2, &m), -1);
+}
+
+/* Once it is known who the owner is, the others do not matter */
+TEST_NS(locates_of_the_owner)
+{
+	struct step steps[] = { { 3, PG, MADV_DONTNEED, false }, { 0, 0, -1, true } };
+	volatile int *ready = unit_shared_alloc(sizeof(int));
+	struct proc_mapping m;
+
+	setup(do_steps, steps);
+	if (!CHECK_SYS(fork())) {
+		CHECK(mmap(task.addr, NR * PG, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 2 * PG) == task.addr);
+		*ready = 1;
+		pause();
+	}
+	WAIT_FOR(*ready);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)task.addr + PG, &id, 1, &m), -1);
+	CHECK_EQ(next_removal(3, 1), REMOVAL_KEEPS);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)task.addr + PG, &id, 1, &m), 1);
+	CHECK_EQ(m.start, (uintptr_t)task.addr);
+	CHECK_EQ(m.pgoff, 0);
+
+	read_fault(task.uffd, task.addr);
+	fill_pages(fd, 0, 1);
+	CHECK_EQ(bare_continue(task.uffd, task.addr, PG, NULL), 0);
+	finish();
+}
+
+/*
  * When an event is read the kernel wakes all threads that wait with one, and all
  * but one go to sleep again. Until then /proc says that they are "running", and
  * on a busy machine that takes a while.

@@ -24,11 +24,6 @@ static int cut(struct vma_table *t, uint64_t start, uint64_t end)
 	return vma_table_cut(t, start * PG, end * PG);
 }
 
-static int remap(struct vma_table *t, uint64_t from, uint64_t to, uint64_t len)
-{
-	return vma_table_remap(t, from * PG, to * PG, len * PG, PG);
-}
-
 static void check_sane(const struct vma_table *t)
 {
 	size_t i;
@@ -80,27 +75,6 @@ TEST(find)
 	CHECK(vma_table_find(&t, 30 * PG) == &t.v[2]);
 	CHECK(!vma_table_find(&t, 40 * PG));
 	CHECK(!vma_table_find(&t, UINT64_MAX));
-	vma_table_free(&t);
-}
-
-TEST(before)
-{
-	struct vma_table t = { 0 };
-
-	CHECK(!vma_table_before(&t, 0));
-	CHECK(!vma_table_before(&t, UINT64_MAX));
-	vma_table_free(&t);
-
-	t = three();
-	CHECK(!vma_table_before(&t, 0));
-	CHECK(!vma_table_before(&t, 10 * PG - 1));
-	CHECK(vma_table_before(&t, 10 * PG) == &t.v[0]);
-	CHECK(vma_table_before(&t, 20 * PG) == &t.v[1]);
-	CHECK(vma_table_before(&t, 25 * PG) == &t.v[1]);
-	CHECK(vma_table_before(&t, 30 * PG - 1) == &t.v[1]);
-	CHECK(vma_table_before(&t, 30 * PG) == &t.v[2]);
-	CHECK(vma_table_before(&t, 40 * PG) == &t.v[2]);
-	CHECK(vma_table_before(&t, UINT64_MAX) == &t.v[2]);
 	vma_table_free(&t);
 }
 
@@ -232,97 +206,6 @@ TEST(cut_across)
 	vma_table_free(&t);
 }
 
-TEST(remap_copies)
-{
-	struct vma_table t = three();
-
-	/* the old place goes with an event of its own */
-	CHECK_EQ(remap(&t, 10, 50, 10), 0);
-	CHECK_EQ(t.n, 4);
-	CHECK_VMA(&t, 0, 10, 20, 100, 1);
-	CHECK_VMA(&t, 3, 50, 60, 100, 1);
-	vma_table_free(&t);
-}
-
-TEST(remap_a_part)
-{
-	struct vma_table t = three();
-
-	CHECK_EQ(remap(&t, 12, 3, 4), 0);
-	CHECK_EQ(t.n, 4);
-	CHECK_VMA(&t, 0, 3, 7, 102, 1);
-	CHECK_VMA(&t, 1, 10, 20, 100, 1);
-	vma_table_free(&t);
-}
-
-TEST(remap_several_with_gaps)
-{
-	struct vma_table t = three();
-
-	CHECK_EQ(remap(&t, 18, 100, 14), 0);
-	CHECK_EQ(t.n, 6);
-	CHECK_VMA(&t, 3, 100, 102, 108, 1);
-	CHECK_VMA(&t, 4, 102, 107, 5, 2);
-	CHECK_VMA(&t, 5, 112, 114, 0, 3);
-	vma_table_free(&t);
-}
-
-TEST(remap_nothing)
-{
-	struct vma_table t = three();
-
-	CHECK_EQ(remap(&t, 25, 100, 5), 0);
-	CHECK_EQ(remap(&t, 500, 10, 5), 0);
-	CHECK_EQ(t.n, 3);
-	vma_table_free(&t);
-}
-
-TEST(remap_onto_another)
-{
-	struct vma_table t = three();
-
-	/* into the middle of the third, which is split */
-	CHECK_EQ(remap(&t, 10, 34, 3), 0);
-	CHECK_EQ(t.n, 5);
-	CHECK_VMA(&t, 0, 10, 20, 100, 1);
-	CHECK_VMA(&t, 2, 30, 34, 0, 3);
-	CHECK_VMA(&t, 3, 34, 37, 100, 1);
-	CHECK_VMA(&t, 4, 37, 40, 7, 3);
-	vma_table_free(&t);
-}
-
-TEST(remap_onto_its_source)
-{
-	struct vma_table t = three();
-
-	/* what is copied is what was there before */
-	CHECK_EQ(remap(&t, 10, 15, 10), 0);
-	check_sane(&t);
-	CHECK_EQ(t.n, 3);
-	CHECK_VMA(&t, 0, 10, 15, 100, 1);
-	CHECK_VMA(&t, 1, 15, 25, 100, 1);
-	CHECK_VMA(&t, 2, 30, 40, 0, 3);
-	vma_table_free(&t);
-}
-
-/* mremap(old_size = 0): the event does not tell the length */
-TEST(remap_length_zero)
-{
-	struct vma_table t = three();
-
-	CHECK_EQ(remap(&t, 10, 60, 0), 0);
-	CHECK_EQ(t.n, 4);
-	CHECK_VMA(&t, 0, 10, 20, 100, 1);
-	CHECK_VMA(&t, 3, 60, 61, 100, 1);
-
-	CHECK_EQ(remap(&t, 13, 70, 0), 0);
-	CHECK_VMA(&t, 4, 70, 71, 103, 1);
-
-	CHECK_EQ(remap(&t, 27, 80, 0), 0); /* nothing of ours is there */
-	CHECK_EQ(t.n, 5);
-	vma_table_free(&t);
-}
-
 TEST(private_is_inherited)
 {
 	const struct vma v = { .start = 0, .end = 10 * PG, .obj = OBJ(1), .is_private = true };
@@ -331,35 +214,10 @@ TEST(private_is_inherited)
 
 	CHECK_EQ(vma_table_insert(&t, &v), 0);
 	CHECK_EQ(cut(&t, 4, 5), 0);
-	CHECK_EQ(remap(&t, 0, 20, 10), 0);
-	CHECK_EQ(t.n, 4);
+	CHECK_EQ(t.n, 2);
 	for (i = 0; i < t.n; i++)
 		CHECK(t.v[i].is_private);
 	vma_table_free(&t);
-}
-
-TEST(copy)
-{
-	struct vma_table t = three(), c = { 0 }, none = { 0 }, empty = { 0 };
-
-	CHECK_EQ(vma_table_copy(&c, &t), 0);
-	CHECK_EQ(c.n, 3);
-	CHECK(!memcmp(c.v, t.v, 3 * sizeof(*t.v)));
-
-	/* it is one of its own */
-	CHECK_EQ(cut(&t, 0, 100), 0);
-	CHECK_VMA(&c, 0, 10, 20, 100, 1);
-	CHECK_EQ(insert(&c, 1, 2, 0, 5), 0);
-	CHECK_EQ(t.n, 0);
-
-	CHECK_EQ(vma_table_copy(&none, &empty), 0);
-	CHECK_EQ(none.n, 0);
-	CHECK_EQ(insert(&none, 1, 2, 0, 5), 0);
-	vma_table_free(&t);
-	vma_table_free(&c);
-	vma_table_free(&none);
-	CHECK_EQ(none.n, 0);
-	CHECK(!none.v);
 }
 
 /* The top of the address space: nothing may wrap */
@@ -381,21 +239,15 @@ TEST(high_addresses)
  * was. The table is full before, so that it has to grow.
  */
 enum op { OP_INSERT,
-	  OP_CUT,
-	  OP_REMAP,
-	  OP_COPY };
+	  OP_CUT };
 
-static int operate(struct vma_table *t, enum op op, struct vma_table *copy)
+static int operate(struct vma_table *t, enum op op)
 {
 	switch (op) {
 	case OP_INSERT:
 		return insert(t, 5, 6, 0, 9);
 	case OP_CUT:
 		return cut(t, 5, 6);
-	case OP_REMAP:
-		return remap(t, 0, 1000, 200);
-	case OP_COPY:
-		return vma_table_copy(copy, t);
 	}
 	return 1;
 }
@@ -406,7 +258,7 @@ static void fail_each_allocation(enum op op)
 	int ret = -ENOMEM;
 
 	for (nth = 1; ret; nth++) {
-		struct vma_table t = { 0 }, copy = { 0 };
+		struct vma_table t = { 0 };
 		struct vma was[8];
 		uint64_t i;
 
@@ -419,7 +271,7 @@ static void fail_each_allocation(enum op op)
 
 		unit_note("operation %d, allocation %u fails", (int)op, nth);
 		unit_fail_realloc(nth);
-		ret = operate(&t, op, &copy);
+		ret = operate(&t, op);
 		unit_fail_realloc(0);
 		if (ret) {
 			CHECK_EQ(ret, -ENOMEM);
@@ -428,7 +280,6 @@ static void fail_each_allocation(enum op op)
 		}
 		check_sane(&t);
 		vma_table_free(&t);
-		vma_table_free(&copy);
 	}
 	CHECK(nth > 2); /* at least one did fail */
 }
@@ -437,8 +288,6 @@ TEST(no_memory)
 {
 	fail_each_allocation(OP_INSERT);
 	fail_each_allocation(OP_CUT);
-	fail_each_allocation(OP_REMAP);
-	fail_each_allocation(OP_COPY);
 }
 
 /*
@@ -456,7 +305,6 @@ struct model {
 
 static void compare(const struct vma_table *t, const struct model *m)
 {
-	const struct vma *below = NULL;
 	uint64_t i;
 
 	check_sane(t);
@@ -470,9 +318,7 @@ static void compare(const struct vma_table *t, const struct model *m)
 			CHECK(v->obj == OBJ(m->page[i].obj));
 			CHECK_EQ(v->pgoff + (i * PG - v->start), m->page[i].off * PG);
 			CHECK_EQ(v->is_private, m->page[i].is_private);
-			below = v;
 		}
-		CHECK(vma_table_before(t, addr) == below);
 	}
 }
 
@@ -480,21 +326,19 @@ TEST(random_against_model)
 {
 	unsigned int seed = unit_seed();
 	struct vma_table t = { 0 };
-	struct model m = { 0 }, was;
+	struct model m = { 0 };
 	int round;
 
 	for (round = 0; round < 20000; round++) {
 		uint64_t start = (uint64_t)rand_r(&seed) % PAGES;
-		uint64_t len = (uint64_t)rand_r(&seed) % (PAGES - start), to, i;
+		uint64_t len = (uint64_t)rand_r(&seed) % (PAGES - start), i;
 		struct vma v;
 
 		/* long ones would leave nothing to look at */
 		if (rand_r(&seed) % 8)
 			len %= 16;
 
-		switch (rand_r(&seed) % 4) {
-		case 0:
-		case 1:
+		if (rand_r(&seed) % 3) {
 			len += !len;
 			v = (struct vma){
 				.start = start * PG,
@@ -509,31 +353,12 @@ TEST(random_against_model)
 				m.page[start + i].off = v.pgoff / PG + i;
 				m.page[start + i].is_private = v.is_private;
 			}
-			break;
-		case 2:
+		} else {
 			CHECK_EQ(cut(&t, start, start + len), 0);
 			for (i = 0; i < len; i++)
 				m.page[start + i].obj = 0;
-			break;
-		case 3:
-			to = (uint64_t)rand_r(&seed) % (PAGES - len);
-			CHECK_EQ(remap(&t, start, to, len), 0);
-			was = m;
-			for (i = 0; i < (len ? len : 1); i++)
-				if (was.page[start + i].obj)
-					m.page[to + i] = was.page[start + i];
-			break;
 		}
 		compare(&t, &m);
-
-		if (round % 100 == 0) { /* go on with a copy */
-			struct vma_table c = { 0 };
-
-			CHECK_EQ(vma_table_copy(&c, &t), 0);
-			vma_table_free(&t);
-			t = c;
-			compare(&t, &m);
-		}
 	}
 	vma_table_free(&t);
 }

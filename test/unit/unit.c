@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -24,6 +25,12 @@
 
 #include "criu.h"
 #include "unit.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#include "util.h"
+#pragma GCC diagnostic pop
 
 /* Appended to the names of modules */
 #ifndef UNIT_SUFFIX
@@ -188,6 +195,47 @@ void print_on_level(unsigned int level, const char *fmt, ...)
 	if (at + (size_t)n < sizeof(shared->log))
 		memcpy(shared->log + at, line, (size_t)n);
 	dprintf(STDERR_FILENO, "%u: %s", level, line);
+}
+
+/*
+ * Of CRIU's event loop
+ */
+
+int epoll_add_rfd(int epfd, struct epoll_rfd *rfd)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLRDHUP, .data.ptr = rfd };
+
+	return epoll_ctl(epfd, EPOLL_CTL_ADD, rfd->fd, &ev);
+}
+
+int epoll_del_rfd(int epfd, struct epoll_rfd *rfd)
+{
+	return epoll_ctl(epfd, EPOLL_CTL_DEL, rfd->fd, NULL);
+}
+
+int unit_handle_event(int epfd, int ms)
+{
+	struct epoll_event ev;
+	struct epoll_rfd *rfd;
+	int ret;
+
+	ret = (int)CHECK_SYS(epoll_wait(epfd, &ev, 1, ms));
+	if (!ret)
+		return UNIT_NO_EVENT;
+
+	rfd = ev.data.ptr;
+	ret = ev.events & EPOLLIN ? rfd->read_event(rfd) : 0;
+	if (ret < 0 || !(ev.events & (EPOLLHUP | EPOLLRDHUP)))
+		return ret;
+
+	if (rfd->hangup_event)
+		ret = rfd->hangup_event(rfd);
+	if (ret >= 0) {
+		CHECK_EQ(epoll_del_rfd(epfd, rfd), 0);
+		close(rfd->fd);
+		rfd->fd = -1;
+	}
+	return ret;
 }
 
 /*

@@ -62,6 +62,13 @@ unsigned int unit_seed(void);
 /* What the code under test has logged so far, all processes together */
 const char *unit_log(void);
 
+/*
+ * Waits for one of what the code under test has given to epoll_add_rfd(), and
+ * calls for it what CRIU's event loop would. What that returned.
+ */
+int unit_handle_event(int epfd, int ms);
+#define UNIT_NO_EVENT 1000 /* in that time */
+
 /* Zeroed memory that child processes share */
 void *unit_shared_alloc(size_t size);
 

@@ -96,7 +96,7 @@ write_wrapper() {
 	slow=
 	if [ "$mode" = lazy ] && [ "$disk" -ne 0 ]; then
 		slow=$root/slow_disk.so
-		cc -D_GNU_SOURCE -O2 -Wall -Werror -shared -fPIC -o "$slow" "$here/slow_disk.c"
+		cc -D_GNU_SOURCE -O2 -Wall -Werror -shared -fPIC -o "$slow" "$here/../lib/slow_disk.c"
 	fi
 	cat >"$root/criu" <<-END
 		#!/bin/sh
