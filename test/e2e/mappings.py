@@ -50,11 +50,13 @@ class Mapper(Ledger):
         status = finish(self.criu("restore", "-d", "--lazy-pages"), 20)
         check(status == 0, "restore: status %d: %s" % (status, self.errors("restore.log")))
 
-    def finish_right(self, objects):
-        """What it sees is right while the window is open and when it is closed"""
+    def check_window(self, objects):
         self.wait_said("acted")
         done = len(self.counters())
         check(done < objects, "the window closed before it acted: %d of %d objects were complete" % (done, objects))
+
+    def finish_right(self, objects):
+        """What it sees is right while the window is open and when it is closed"""
         self.wait_said("checked")
         status = self.finish_daemon()
         check(status == 0, "the daemon's status is %d: %s" % (status, self.errors("lazy-pages.log")))
@@ -69,6 +71,7 @@ def scenario(where, name, objects=1, children=0, mbps=25):
     led = Mapper(where, name, children)
     led.act()
     led.restore_lazily(mbps)
+    led.check_window(objects)
     led.finish_right(objects)
 
 
@@ -157,6 +160,7 @@ def grown_when_complete(where, name):
     led.restore_lazily(25)
     wait_for(led.counters, "the small object does not become complete")
     led.act()
+    led.check_window(2)
     led.finish_right(2)
 
 
@@ -186,11 +190,12 @@ def max_map_count(where):
 def storm(where, nofile):
     """All is right, or the daemon says what failed and all are killed; returns which."""
     led = Mapper(where, "fork_storm", 100)
-    led.restore_lazily(10)
+    led.restore_lazily(25)
     resource.prlimit(led.daemon.pid, resource.RLIMIT_NOFILE, (nofile, nofile))
     led.act()
     try:
         led.finish_right(2)
+        check(max(o["tasks"] for o in led.counters()) > 20, "few children came in the window")
         return True
     except TestFailure as e:
         led.check_right()
