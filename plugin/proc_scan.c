@@ -285,6 +285,7 @@ static int note_call(struct madvise_calls *calls, struct madvise_call *call)
 	}
 
 	call->switches = count_switches(call->pid, call->tid);
+	call->look = calls->look;
 	calls->v[calls->n++] = *call;
 	return 0;
 }

@@ -49,12 +49,14 @@ struct madvise_call {
 	uint64_t start, len;
 	int advice;
 	uint64_t switches; /* context switches of the thread when it was seen */
+	unsigned int look; /* the look at which that was */
 };
 
 /* The same for all threads of a process, as they were seen last; zeroed is empty */
 struct madvise_calls {
 	struct madvise_call *v;
 	size_t n, cap;
+	unsigned int look; /* counted up by the user before each round of looks */
 };
 
 /*

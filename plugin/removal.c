@@ -85,6 +85,7 @@ static bool look(struct removal_watch *w)
 	bool running = false;
 	size_t i;
 
+	w->calls.look++;
 	for (i = 0; i < w->nr_pids; i++)
 		running |= look_for_madvise(w->pids[i], &w->calls) > 0;
 
@@ -164,47 +165,42 @@ static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t e
 	return start >= c->start && end <= ((c->start + c->len + page - 1) & ~(page - 1));
 }
 
-/* What is known of the calls that cover a range */
-struct picked {
-	struct madvise_call *call; /* one of them, or NULL */
-	bool contradiction;	   /* some keep, some drop */
-	bool other_pids;	   /* they are not all of one process */
-};
-
-static struct picked pick(struct removal_watch *w, uint64_t start, uint64_t end)
+/* A call of the owner, who is known, that covers the range */
+static struct madvise_call *pick(struct removal_watch *w, uint64_t start, uint64_t end)
 {
-	struct picked found = { 0 };
 	size_t i;
 
-	for (i = 0; i < w->calls.n; i++) {
-		struct madvise_call *c = &w->calls.v[i];
+	for (i = 0; i < w->calls.n; i++)
+		if (w->calls.v[i].pid == w->pids[0] && call_covers(&w->calls.v[i], start, end))
+			return &w->calls.v[i];
 
-		if (!call_covers(c, start, end))
-			continue;
-		if (found.call) {
-			found.contradiction |= (found.call->advice == MADV_REMOVE) != (c->advice == MADV_REMOVE);
-			found.other_pids |= found.call->pid != c->pid;
-		}
-		found.call = c;
-	}
-
-	return found;
+	return NULL;
 }
 
 /*
- * Two tasks use one address, and one drops what the other keeps. Both were
- * blocked when we looked; whose event was read is the only one to move on.
+ * It is not known who of several owns the userfaultfd, and tasks that share memory
+ * may use the same addresses. All whose calls cover the range were blocked when
+ * we looked last; the one whose event was read is the only one to move on.
  */
 static struct madvise_call *pick_who_moves(struct removal_watch *w, uint64_t start, uint64_t end)
 {
+	bool some = true;
 	size_t i;
 	int n;
 
-	for (n = 0; n < MOVE_LOOKS; n++) {
-		for (i = 0; i < w->calls.n; i++)
-			if (call_covers(&w->calls.v[i], start, end) && madvise_call_left(&w->calls.v[i]))
-				return &w->calls.v[i];
-		pause_ns(LOOK_NS);
+	for (n = 0; some && n < MOVE_LOOKS; n++) {
+		some = false;
+		for (i = 0; i < w->calls.n; i++) {
+			struct madvise_call *c = &w->calls.v[i];
+
+			if (c->look != w->calls.look || !call_covers(c, start, end))
+				continue;
+			if (madvise_call_left(c))
+				return c;
+			some = true;
+		}
+		if (some)
+			pause_ns(LOOK_NS);
 	}
 
 	return NULL;
@@ -213,29 +209,31 @@ static struct madvise_call *pick_who_moves(struct removal_watch *w, uint64_t sta
 enum removal_kind removal_classify(struct removal_watch *w, uint64_t start, uint64_t end, const struct inode_id *ids,
 				   size_t nr)
 {
-	struct picked found;
+	struct madvise_call *call;
 	enum removal_kind kind;
 
-	found = pick(w, start, end);
-	if (!found.call) {
-		/* not where we looked, but it may still be in its call */
-		w->nr_pids = 0;
+	if (!w->nr_pids) {
+		/* a fault was pending when we came, and is not any more */
 		note_owners(w, ids, nr);
 		look(w);
-		found = pick(w, start, end);
 	}
-	if (found.contradiction) {
-		found.call = pick_who_moves(w, start, end);
-		found.other_pids = false;
+
+	if (w->nr_pids == 1) {
+		call = pick(w, start, end);
+		if (!call) {
+			/* not when we looked, but it may still be in its call */
+			look(w);
+			call = pick(w, start, end);
+		}
+	} else {
+		call = pick_who_moves(w, start, end);
 	}
-	if (!found.call)
+	if (!call)
 		return REMOVAL_UNKNOWN;
 
-	kind = found.call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
-	if (!found.other_pids) {
-		w->pids[0] = found.call->pid;
-		w->nr_pids = 1;
-	}
-	*found.call = w->calls.v[--w->calls.n]; /* its event is read */
+	kind = call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
+	w->pids[0] = call->pid;
+	w->nr_pids = 1;
+	*call = w->calls.v[--w->calls.n]; /* its event is read */
 	return kind;
 }
