@@ -140,7 +140,7 @@ def race(where):
 @test
 def many_mappers(where):
     """The two of 80 children who call madvise() are the last"""
-    scenario(where, "many_mappers", objects=2, children=80)
+    scenario(where, "many_mappers", objects=2, children=80, mbps=12)
 
 
 @test
