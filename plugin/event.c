@@ -5,16 +5,10 @@
 #include <string.h>
 #include <linux/userfaultfd.h>
 
-#include "criu.h"
+#include "criu_internals.h"
 #include "object.h"
 #include "task.h"
 #include "uffd_io.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "page.h"
-#pragma GCC diagnostic pop
 
 int task_peek(struct cr_lazy_task *lt)
 {

@@ -5,16 +5,10 @@
 #include <string.h>
 #include <linux/userfaultfd.h>
 
-#include "criu.h"
+#include "criu_internals.h"
 #include "object.h"
 #include "task.h"
 #include "uffd_io.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "page.h"
-#pragma GCC diagnostic pop
 
 static LIST_HEAD(deferred); /* struct waiter: answers that met -EAGAIN */
 

@@ -12,23 +12,18 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "criu.h"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "util.h"
-#pragma GCC diagnostic pop
-#undef LOG_PREFIX
-#define LOG_PREFIX "lazy-shmem: "
+#include "criu_internals.h"
 #include "guard.h"
 #include "proc_scan.h"
 
 /* What the daemon tells the guard; it writes, the guard reads when the daemon is dead */
-static struct guard_shared {
+struct guard_shared {
 	volatile int released;
 	volatile unsigned int nr;
 	struct inode_id ids[GUARD_MAX_OBJECTS]; /* only the pages in use are allocated */
-} * shared;
+};
+
+static struct guard_shared *shared;
 
 static int guard_pidfd = -1;	  /* of the daemon, for the guard to wait for */
 static struct epoll_rfd exit_rfd; /* the guard's pidfd, for the daemon */

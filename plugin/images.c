@@ -6,17 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "criu.h"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "types.h"
-#include "image.h"
-#include "page.h"
-#include "pagemap.h"
-#pragma GCC diagnostic pop
-#undef LOG_PREFIX
-#define LOG_PREFIX "lazy-shmem: "
+#include "criu_internals.h"
 
 #include "images.h"
 

@@ -13,20 +13,11 @@
 #include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
-#include "criu.h"
+#include "criu_internals.h"
 #include "eligible.h"
 #include "guard.h"
 #include "object.h"
 #include "task.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "cr_options.h"
-#include "kerndat.h"
-#pragma GCC diagnostic pop
-#undef LOG_PREFIX
-#define LOG_PREFIX "lazy-shmem: "
 
 #define MIN_WORKERS 2
 #define MAX_WORKERS 64

@@ -9,21 +9,12 @@
 #include <linux/falloc.h>
 #include <sys/stat.h>
 
-#include "criu.h"
+#include "criu_internals.h"
 #include "fill.h"
 #include "guard.h"
 #include "images.h"
 #include "object.h"
 #include "task.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "page.h"
-#include "util.h"
-#pragma GCC diagnostic pop
-#undef LOG_PREFIX
-#define LOG_PREFIX "lazy-shmem: "
 
 /* The daemon looks for tasks that vanished once in so many jobs */
 #define PROBE_JOBS 64

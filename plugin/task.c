@@ -4,16 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "criu.h"
+#include "criu_internals.h"
 #include "object.h"
 #include "task.h"
 #include "uffd_io.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include "page.h"
-#pragma GCC diagnostic pop
 
 static LIST_HEAD(tasks);
 static bool some_dropped;
