@@ -17,8 +17,15 @@
 #include "proc_scan.h"
 
 /* What the daemon tells the guard; it writes, the guard reads when the daemon is dead */
+#define SPARE_FDS 8
+
 struct guard_shared {
 	volatile int released;
+	/*
+	 * Descriptors that are there when all others are in use. The table is one
+	 * for daemon and guard, so which they are must be one as well.
+	 */
+	volatile int spare[SPARE_FDS];
 	volatile unsigned int nr;
 	struct inode_id ids[GUARD_MAX_OBJECTS]; /* only the pages in use are allocated */
 };
@@ -30,17 +37,13 @@ static struct epoll_rfd exit_rfd; /* the guard's pidfd, for the daemon */
 static int epoll_fd = -1;
 static pid_t guard_pid = -1;
 
-/* Descriptors that are there when all others are in use; the table is shared */
-#define SPARE_FDS 8
-static int spare[SPARE_FDS] = { [0 ... SPARE_FDS - 1] = -1 };
-
 static void keep_spare_fds(void)
 {
 	int i;
 
 	for (i = 0; i < SPARE_FDS; i++)
-		if (spare[i] < 0)
-			spare[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (shared->spare[i] < 0)
+			shared->spare[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 static void free_spare_fds(void)
@@ -48,9 +51,11 @@ static void free_spare_fds(void)
 	int i;
 
 	for (i = 0; i < SPARE_FDS; i++) {
-		if (spare[i] >= 0)
-			close(spare[i]);
-		spare[i] = -1;
+		int fd = shared->spare[i];
+
+		shared->spare[i] = -1;
+		if (fd >= 0)
+			close(fd);
 	}
 }
 
@@ -72,9 +77,11 @@ void guard_kill(const struct inode_id *ids, unsigned int nr)
 	if (!nr)
 		return;
 
-	free_spare_fds();
+	if (shared)
+		free_spare_fds();
 	kill_mappers(ids, nr, log_killed);
-	keep_spare_fds();
+	if (shared)
+		keep_spare_fds();
 }
 
 /*
@@ -184,11 +191,13 @@ void guard_init(int epollfd)
 	epoll_fd = epollfd;
 	exit_rfd.fd = -1;
 	exit_rfd.read_event = guard_died;
+	/* if it were ignored, as whoever started us may have left it, the guard would not wait to be waited for */
+	signal(SIGCHLD, SIG_DFL);
 }
 
 int guard_start(void)
 {
-	int err;
+	int err, i;
 
 	if (guard_pid > 0)
 		return 0;
@@ -206,6 +215,8 @@ int guard_start(void)
 		guard_pidfd = -1;
 		return err;
 	}
+	for (i = 0; i < SPARE_FDS; i++)
+		shared->spare[i] = -1;
 	keep_spare_fds();
 
 	err = spawn();

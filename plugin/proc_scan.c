@@ -30,7 +30,8 @@ static bool not_ours(int err)
 /* Calls fn for each mapping of pid until it returns true: 1 if it did, 0, -errno */
 static int find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void *arg), void *arg)
 {
-	bool fresh = true, found = false;
+	bool fresh = true;
+	int found = 0;
 	char path[64], line[512];
 	FILE *f;
 
@@ -57,6 +58,8 @@ static int find_in_maps(pid_t pid, bool (*fn)(const struct proc_mapping *m, void
 		fresh = strchr(line, '\n') != NULL;
 	}
 
+	if (!found && ferror(f))
+		found = errno == ESRCH ? 0 : -EIO;
 	fclose(f);
 	return found;
 }
@@ -122,6 +125,7 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
 	struct id_list list = { .ids = ids, .nr = nr };
 	struct dirent *de;
 	int sum = 0, err = 0;
+	bool seen_self = false;
 	DIR *dir;
 
 	dir = opendir("/proc");
@@ -132,6 +136,7 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
 		pid_t pid = (pid_t)strtol(de->d_name, NULL, 10);
 		int ret;
 
+		seen_self |= pid == getpid();
 		if (pid <= 0 || pid == getpid())
 			continue;
 
@@ -143,6 +148,8 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
 	}
 	if (errno)
 		err = -errno;
+	else if (!seen_self) /* this is not /proc */
+		err = -ENOENT;
 
 	closedir(dir);
 	return err ? err : sum;
@@ -166,7 +173,7 @@ static void read_comm(pid_t pid, char *comm, size_t size)
 
 struct killing {
 	void (*told)(pid_t pid, const char *comm, int err);
-	bool first; /* pass */
+	bool first; /* nobody was told yet of all there are */
 };
 
 static int kill_one(pid_t pid, int pidfd, void *arg)
@@ -198,7 +205,8 @@ void kill_mappers(const struct inode_id *ids, size_t nr, void (*told)(pid_t pid,
 	while (clean < KILL_CLEAN_PASSES) {
 		ret = for_each_mapper(ids, nr, kill_one, &k);
 		clean = ret ? 0 : clean + 1;
-		k.first = false;
+		if (ret >= 0)
+			k.first = false;
 		if (ret < 0 && ret != last_err && told)
 			told(0, "", -ret);
 		last_err = ret < 0 ? ret : last_err;

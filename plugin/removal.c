@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -64,7 +65,7 @@ static int note_pid(pid_t pid, int pidfd, void *arg)
 	if (w->nr_pids == w->cap_pids) {
 		pids = reallocarray(w->pids, w->cap_pids + 64, sizeof(*pids));
 		if (!pids)
-			return 0;
+			return -ENOMEM;
 		w->pids = pids;
 		w->cap_pids += 64;
 	}
@@ -73,10 +74,20 @@ static int note_pid(pid_t pid, int pidfd, void *arg)
 }
 
 /* Who owns a userfaultfd stays the same, so they are looked for once */
-static void note_owners(struct removal_watch *w, const struct inode_id *ids, size_t nr)
+static int note_owners(struct removal_watch *w, const struct inode_id *ids, size_t nr)
 {
-	if (!w->nr_pids)
-		for_each_mapper(ids, nr, note_pid, w);
+	int ret;
+
+	if (w->nr_pids)
+		return 0;
+
+	ret = for_each_mapper(ids, nr, note_pid, w);
+	if (ret >= 0)
+		return 0;
+
+	/* some of them are as good as none: the owner could be one of the others */
+	w->nr_pids = 0;
+	return ret;
 }
 
 /* Whether some thread was running */
@@ -136,15 +147,20 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 	bool ours = false, others = false;
 	size_t i;
 
-	note_owners(w, ids, nr);
+	if (note_owners(w, ids, nr))
+		return -1;
 	for (i = 0; i < w->nr_pids; i++) {
-		if (find_mapping(w->pids[i], addr, &other) <= 0)
+		int ret = find_mapping(w->pids[i], addr, &other);
+
+		if (ret < 0)
+			return -1;
+		if (!ret)
 			continue;
 		if (!is_object(&other, ids, nr)) {
 			others = true;
 			continue;
 		}
-		if (ours && (other.id.ino != m->id.ino || other.start - other.pgoff != m->start - m->pgoff ||
+		if (ours && (other.id.ino != m->id.ino || other.id.dev != m->id.dev || other.start - other.pgoff != m->start - m->pgoff ||
 			     other.is_private != m->is_private))
 			return -1;
 		if (!ours)

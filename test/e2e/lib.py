@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -179,10 +180,11 @@ class Ledger:
 
     # criu
 
-    def criu(self, action, *args, log=None, env=None, criu=CRIU):
+    def criu(self, action, *args, log=None, env=None, criu=CRIU, pass_fds=()):
         log = log or action + ".log"
         return popen([criu, action, "-D", self.images, "-W", self.dir, "-o", log, "-v4"] + list(args),
-                     env=dict(self.env, **(env or {})), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                     env=dict(self.env, **(env or {})), pass_fds=pass_fds, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
 
     def log(self, name):
         return read(os.path.join(self.dir, name))
@@ -197,12 +199,16 @@ class Ledger:
             wait_for(lambda: not self.alive(), "dumped processes are still there")
         return self
 
-    def start_daemon(self, env=None, args=()):
-        sock = os.path.join(self.dir, "lazy-pages.socket")
-        if os.path.exists(sock):
-            os.unlink(sock)
-        self.daemon = self.criu("lazy-pages", *args, env=env)
-        wait_for(lambda: os.path.exists(sock) or self.daemon.poll() is not None, "the daemon does not listen")
+    def start_daemon(self, env=None, args=(), criu=CRIU):
+        """Returns when it listens, or has failed."""
+        ready, status = os.pipe()
+        try:
+            self.daemon = self.criu("lazy-pages", "--status-fd", str(status), *args, env=env, criu=criu,
+                                    pass_fds=[status])
+        finally:
+            os.close(status)
+        wait_for(lambda: select.select([ready], [], [], 0)[0], "the daemon does not listen")
+        os.close(ready)
         return self.daemon
 
     def restore(self, *args, env=None, criu=CRIU):

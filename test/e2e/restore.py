@@ -9,7 +9,7 @@ import signal
 import stat
 
 from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, read,
-                 slow_disk, smaps_flags, test, wait_for)
+                 slow_disk, smaps_flags, test)
 
 
 def outside_view(pid):
@@ -150,9 +150,7 @@ def kernel_without_minor_faults(where):
                 "mount -t tmpfs none /run && LD_PRELOAD=%s exec %s \"$@\"' criu \"$@\"\n"
                 % (os.path.join(os.path.dirname(PLUGIN_DIR), "e2e", "no_minor.so"), CRIU))
     os.chmod(wrapper, os.stat(wrapper).st_mode | stat.S_IXUSR)
-    sock = os.path.join(where, "lazy-pages.socket")
-    daemon = led.criu("lazy-pages", criu=wrapper)
-    wait_for(lambda: os.path.exists(sock) or daemon.poll() is not None, "the daemon does not listen")
+    daemon = led.start_daemon(criu=wrapper)
     status = led.restore("--lazy-pages", criu=wrapper)
     check(status == 0, "restore: status %d: %s" % (status, led.errors("restore.log")))
     led.walk()
