@@ -150,6 +150,7 @@ test: all $(RIG)
 	$(Q)MAKEFLAGS= sh test/run.sh $(T)
 test-upstream: all criu-plain
 	$(Q)MAKEFLAGS= test/upstream.sh
+	$(Q)MAKEFLAGS= test/upstream.sh -s
 demo: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= demo/demo.sh
 lint: build/plugin/flags
@@ -193,7 +194,7 @@ help:
 #: patches-roundtrip  is criu-patches/ what import and export make of it?
 #: patches-verify     does CRIU build after each patch, none applied with fuzz?
 #: test [T=GROUPS]    our tests: unit, e2e, zdtm, or e2e/NAME for one of them
-#: test-upstream      CRIU's own tests, with the patched CRIU and the plugin
+#: test-upstream      CRIU's own tests with the patched CRIU and the plugin, and a control
 #: lint               style and static analysis
 #: demo               see a restore that does not wait for its shared memory
 #: install            CRIU, plugin, man pages: PREFIX, PLUGINDIR, DESTDIR
