@@ -171,7 +171,7 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 
 	vma = (struct vma){ .start = m.start, .end = m.end, .pgoff = m.pgoff, .is_private = m.is_private };
 	for (i = 0; i < task->nr_objs; i++)
-		if (task->objs[i]->id.ino == m.id.ino && task->objs[i]->id.dev == m.id.dev)
+		if (same_inode(&task->ids[i], &m.id))
 			vma.obj = task->objs[i];
 	if (!vma.obj)
 		return -1;

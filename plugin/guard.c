@@ -244,7 +244,7 @@ void guard_unwatch(const struct inode_id *id)
 		return;
 
 	for (i = 0; i < shared->nr; i++) {
-		if (shared->ids[i].ino != id->ino || shared->ids[i].dev != id->dev)
+		if (!same_inode(&shared->ids[i], id))
 			continue;
 		shared->ids[i] = shared->ids[shared->nr - 1];
 		__atomic_store_n(&shared->nr, shared->nr - 1, __ATOMIC_RELEASE);

@@ -50,7 +50,7 @@ static bool object_of_inode(const struct inode_id *id)
 	struct object *obj;
 
 	list_for_each_entry(obj, &objects, l)
-		if (obj->id.ino == id->ino && obj->id.dev == id->dev)
+		if (same_inode(&obj->id, id))
 			return true;
 
 	return false;
@@ -243,7 +243,6 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 	}
 
 	page_map_set(&obj->map, page, (unsigned long)(off / PAGE_SIZE) - page, PAGE_FILLING);
-	obj->nr_jobs++;
 	return job;
 }
 
@@ -395,7 +394,6 @@ static void reap(void)
 		struct object *obj = job->owner;
 
 		next = job->next;
-		obj->nr_jobs--;
 		nr_background -= (unsigned int)job->background;
 		if (job->result == FILL_OK)
 			job_done(obj, job);

@@ -37,7 +37,6 @@ struct object {
 	struct page_map map;
 	unsigned long cursor; /* page where background fill goes on */
 
-	unsigned int nr_jobs;	  /* submitted and not reaped */
 	struct list_head waiters; /* struct waiter, faults on pages that are not filled */
 
 	struct timespec began;

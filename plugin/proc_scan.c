@@ -69,16 +69,22 @@ struct id_list {
 	size_t nr;
 };
 
-static bool is_of(const struct proc_mapping *m, void *arg)
+bool inode_is_in(const struct inode_id *id, const struct inode_id *ids, size_t nr)
 {
-	const struct id_list *list = arg;
 	size_t i;
 
-	for (i = 0; m->id.ino && i < list->nr; i++)
-		if (list->ids[i].ino == m->id.ino && list->ids[i].dev == m->id.dev)
+	for (i = 0; id->ino && i < nr; i++)
+		if (same_inode(id, &ids[i]))
 			return true;
 
 	return false;
+}
+
+static bool is_of(const struct proc_mapping *m, void *arg)
+{
+	const struct id_list *list = arg;
+
+	return inode_is_in(&m->id, list->ids, list->nr);
 }
 
 struct addr_query {

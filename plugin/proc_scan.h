@@ -2,6 +2,7 @@
 #ifndef LSHM_PROC_SCAN_H
 #define LSHM_PROC_SCAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -11,6 +12,14 @@ struct inode_id {
 	dev_t dev;
 	ino_t ino;
 };
+
+static inline bool same_inode(const struct inode_id *a, const struct inode_id *b)
+{
+	return a->ino == b->ino && a->dev == b->dev;
+}
+
+/* Whether id is one of ids. 0, which mappings of no file show, is no inode. */
+bool inode_is_in(const struct inode_id *id, const struct inode_id *ids, size_t nr);
 
 /*
  * Who maps an object is not asked of tables, but of the kernel: a userfaultfd

@@ -129,17 +129,6 @@ void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids,
 	clock_gettime(CLOCK_MONOTONIC, &w->last_event);
 }
 
-static bool is_object(const struct proc_mapping *m, const struct inode_id *ids, size_t nr)
-{
-	size_t i;
-
-	for (i = 0; i < nr; i++)
-		if (m->id.ino == ids[i].ino && m->id.dev == ids[i].dev)
-			return true;
-
-	return false;
-}
-
 int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
 		   struct proc_mapping *m)
 {
@@ -156,11 +145,11 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 			return -1;
 		if (!ret)
 			continue;
-		if (!is_object(&other, ids, nr)) {
+		if (!inode_is_in(&other.id, ids, nr)) {
 			others = true;
 			continue;
 		}
-		if (ours && (other.id.ino != m->id.ino || other.id.dev != m->id.dev || other.start - other.pgoff != m->start - m->pgoff ||
+		if (ours && (!same_inode(&other.id, &m->id) || other.start - other.pgoff != m->start - m->pgoff ||
 			     other.is_private != m->is_private))
 			return -1;
 		if (!ours)
