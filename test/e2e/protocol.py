@@ -372,9 +372,10 @@ def daemon_refuses_commit(where):
     def serve(peer):
         peer.receive()
         peer.send(msg(HELLO_REPLY, struct.pack("=II", 0, 0)))
-        # read all that comes, and when COMMIT is in it, refuse
+        # read all that comes, and when COMMIT is in it, with its body (they are two sends), refuse
+        start = struct.pack("=IHH", MAGIC, VERSION, COMMIT)
         data = b""
-        while struct.pack("=IHH", MAGIC, VERSION, COMMIT) not in data:
+        while start not in data or len(data) < data.index(start) + len(msg(COMMIT, bytes(8))):
             data += peer.sk.recv(65536)
         peer.send(msg(COMMIT_REPLY, struct.pack("=II", 2, 0)))
 
