@@ -14,6 +14,7 @@
 #include "cr_options.h"
 #include "image.h"
 #include "kerndat.h"
+#include "lazy-shmem.h"
 #include "page.h"
 #include "pagemap.h"
 #include "util.h"

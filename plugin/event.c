@@ -21,25 +21,32 @@ int task_peek(struct cr_lazy_task *lt)
 /* What a remove event is about: the part of it that is in one mapping we know */
 struct removed_part {
 	struct object *obj;
-	unsigned long page, nr; /* in obj */
+	uint64_t off, len; /* bytes, in obj */
 };
 
 /* The part of [start, end) in vma; false if nothing there is still to be filled */
 static bool part_of(const struct vma *vma, uint64_t start, uint64_t end, struct removed_part *part)
 {
-	const struct page_map *map = &vma->obj->map;
-	unsigned long last;
+	struct object *obj = vma->obj;
+	uint64_t limit = (uint64_t)obj->map.pages * obj->page_size;
+	uint64_t first = start > vma->start ? start : vma->start;
+	uint64_t last = end < vma->end ? end : vma->end;
+	unsigned long page;
 
-	part->obj = vma->obj;
-	part->page = vma_page(vma, start > vma->start ? start : vma->start);
-	last = vma_page(vma, end < vma->end ? end : vma->end);
-	if (last > map->pages)
-		last = map->pages;
-	part->nr = last > part->page ? last - part->page : 0;
+	part->obj = obj;
+	part->off = vma->pgoff + (first - vma->start);
+	part->len = last - first;
+	if (part->off >= limit)
+		return false;
+	if (part->len > limit - part->off)
+		part->len = limit - part->off;
 
 	/* MADV_REMOVE works on shared mappings only; what was filled is in the kernel's hands */
-	return !vma->is_private && part->nr && part->obj->state == OBJECT_FILLING &&
-	       page_map_unfilled(map, part->page, part->nr);
+	if (vma->is_private || obj->state != OBJECT_FILLING)
+		return false;
+
+	page = (unsigned long)(part->off / obj->page_size);
+	return page_map_unfilled(&obj->map, page, size_to_pages(part->off + part->len, obj->page_size) - page);
 }
 
 static void give_up_task(struct task *task, uint64_t start, uint64_t end, const char *why)
@@ -93,7 +100,7 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 			return 0;
 		}
 		if (kind == REMOVAL_DROPS)
-			object_punched(part.obj, part.page, part.nr);
+			object_punched(part.obj, part.off, part.len);
 	}
 
 	/* once all is complete it does not matter who takes care of it */

@@ -42,23 +42,37 @@ int extents_add(struct extents *ex, const struct extent *e, uint64_t limit, uint
 	return 0;
 }
 
-const struct extent *extents_find(const struct extents *ex, uint64_t off)
+const struct extent *extents_from(const struct extents *ex, uint64_t off)
 {
 	size_t lo = 0, hi = ex->n;
 
+	/* all before lo end at or before off, all from hi on end behind it */
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		const struct extent *e = &ex->v[mid];
 
-		if (off < e->off)
+		if (ex->v[mid].off + ex->v[mid].len > off)
 			hi = mid;
-		else if (off - e->off >= e->len)
-			lo = mid + 1;
 		else
-			return e;
+			lo = mid + 1;
 	}
 
-	return NULL;
+	return lo < ex->n ? &ex->v[lo] : NULL;
+}
+
+const struct extent *extents_next(const struct extents *ex, const struct extent *e)
+{
+	return e + 1 < ex->v + ex->n ? e + 1 : NULL;
+}
+
+unsigned int extents_count(const struct extents *ex, uint64_t off, uint64_t end)
+{
+	const struct extent *e;
+	unsigned int nr = 0;
+
+	for (e = extents_from(ex, off); e && e->off < end; e = extents_next(ex, e))
+		nr++;
+
+	return nr;
 }
 
 void extents_free(struct extents *ex)

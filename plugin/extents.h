@@ -29,8 +29,14 @@ struct extents {
  */
 int extents_add(struct extents *ex, const struct extent *e, uint64_t limit, uint64_t page_size);
 
-/* The extent that covers off, or NULL for a hole. */
-const struct extent *extents_find(const struct extents *ex, uint64_t off);
+/* The first extent that ends behind off, so the one that covers it if there is one; or NULL. */
+const struct extent *extents_from(const struct extents *ex, uint64_t off);
+
+/* The one after e, or NULL. */
+const struct extent *extents_next(const struct extents *ex, const struct extent *e);
+
+/* How many have a part in [off, end). */
+unsigned int extents_count(const struct extents *ex, uint64_t off, uint64_t end);
 
 void extents_free(struct extents *ex);
 

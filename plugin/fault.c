@@ -6,6 +6,7 @@
 #include <linux/userfaultfd.h>
 
 #include "criu_internals.h"
+#include "filling.h"
 #include "object.h"
 #include "task.h"
 #include "uffd_io.h"
@@ -14,7 +15,7 @@ static LIST_HEAD(deferred); /* struct waiter: answers that met -EAGAIN */
 
 unsigned long vma_page(const struct vma *vma, uint64_t addr)
 {
-	return (unsigned long)((vma->pgoff + (addr - vma->start)) / PAGE_SIZE);
+	return (unsigned long)((vma->pgoff + (addr - vma->start)) / vma->obj->page_size);
 }
 
 void faults_forget(const struct task *task)
@@ -42,7 +43,7 @@ static void defer(struct task *task, uint64_t addr, uint64_t flags)
 
 	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags };
 	list_add_tail(&w->l, &deferred);
-	objects_kick();
+	filling_kick();
 }
 
 /* Maps [addr, addr + len) of vma. What uffd_continue() returns. */
@@ -51,8 +52,8 @@ static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint
 	uint64_t mapped;
 	int ret;
 
-	ret = uffd_continue(task->lt->uffd, addr, len, &mapped, PAGE_SIZE);
-	vma->obj->mapped += mapped / PAGE_SIZE;
+	ret = uffd_continue(task->lt->uffd, addr, len, &mapped, vma->obj->page_size);
+	vma->obj->mapped += mapped / vma->obj->page_size;
 	return ret;
 }
 
@@ -60,8 +61,10 @@ static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint
 static int publish_window(struct task *task, const struct vma *vma, uint64_t addr, unsigned long page)
 {
 	const struct page_map *map = &vma->obj->map;
+	uint64_t page_size = vma->obj->page_size;
+	unsigned long window = window_pages(vma->obj);
 	unsigned long first = page, end = page + 1;
-	unsigned long lo = page & ~(WINDOW_PAGES - 1), hi = lo + WINDOW_PAGES;
+	unsigned long lo = page & ~(window - 1), hi = lo + window;
 	unsigned long vma_first = vma_page(vma, vma->start), vma_end = vma_page(vma, vma->end);
 
 	lo = lo > vma_first ? lo : vma_first;
@@ -73,7 +76,7 @@ static int publish_window(struct task *task, const struct vma *vma, uint64_t add
 	while (end < hi && page_map_get(map, end) == PAGE_FILLED)
 		end++;
 
-	return publish(task, vma, addr - (uint64_t)(page - first) * PAGE_SIZE, (uint64_t)(end - first) * PAGE_SIZE);
+	return publish(task, vma, addr - (page - first) * page_size, (end - first) * page_size);
 }
 
 /*
@@ -84,14 +87,14 @@ static int publish_hole(struct task *task, const struct vma *vma, uint64_t addr,
 {
 	int ret;
 
-	ret = publish(task, vma, addr, PAGE_SIZE);
+	ret = publish(task, vma, addr, vma->obj->page_size);
 	if (ret != -EFAULT)
 		return ret;
 
 	if (object_zero(vma->obj, page))
 		return 0; /* the task was killed */
 
-	return publish(task, vma, addr, PAGE_SIZE);
+	return publish(task, vma, addr, vma->obj->page_size);
 }
 
 static void answer_failed(struct task *task, const struct vma *vma, uint64_t addr, int err)
@@ -103,14 +106,14 @@ static void answer_failed(struct task *task, const struct vma *vma, uint64_t add
 		break;
 	case -ENOENT:
 		/* unmapped meanwhile: let it fault again, and get what is due */
-		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		uffd_wake(task->lt->uffd, addr, vma->obj->page_size);
 		break;
 	case -ESRCH:
 		task_gone(task);
 		break;
 	default:
-		pr_err("Task %d: can't map offset %#lx of object %#x at %#" PRIx64 ": %s\n", task->lt->pid,
-		       vma_page(vma, addr) * PAGE_SIZE, vma->obj->shmid, addr, strerror(-err));
+		pr_err("Task %d: can't map offset %#" PRIx64 " of object %#x at %#" PRIx64 ": %s\n", task->lt->pid,
+		       vma->pgoff + (addr - vma->start), vma->obj->shmid, addr, strerror(-err));
 		object_fail(vma->obj);
 		break;
 	}
@@ -130,11 +133,19 @@ void task_answer(struct task *task, uint64_t addr)
 		return;
 	}
 
+	addr &= ~(uint64_t)(vma->obj->page_size - 1);
+	if (addr < vma->start) {
+		/* what is left of a doubtful mapping: it must be learned anew */
+		vma_table_cut(&task->vmas, vma->start, vma->end);
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		return;
+	}
+
 	page = vma_page(vma, addr);
 	if (vma->obj->state == OBJECT_FAILED)
 		return; /* being killed: not even a hole any more */
 	if (page >= vma->obj->map.pages) {
-		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		uffd_wake(task->lt->uffd, addr, vma->obj->page_size);
 		return;
 	}
 
@@ -181,11 +192,23 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 	return vma_table_insert(&task->vmas, &vma) ? -1 : 1;
 }
 
+static bool uses_huge_pages(const struct task *task)
+{
+	size_t i;
+
+	for (i = 0; i < task->nr_objs; i++)
+		if (object_is_huge(task->objs[i]))
+			return true;
+
+	return false;
+}
+
 /*
  * A fault outside of the mappings we know: CRIU's, in private memory, or in one
  * that we have to learn of. A page that is not there can be tried to be
- * continued: that works on shmem only. One that is there must not be, it could
- * be a page whose contents are still to come.
+ * continued: that works on shmem only, and on hugetlbfs for no less than a huge
+ * page. One that is there must not be, it could be a page whose contents are
+ * still to come.
  */
 static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
 {
@@ -193,7 +216,7 @@ static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
 
 	if (!(flags & UFFD_PAGEFAULT_FLAG_MINOR)) {
 		ret = uffd_continue(task->lt->uffd, addr, PAGE_SIZE, NULL, PAGE_SIZE);
-		if (ret == -EINVAL)
+		if (ret == -EINVAL && (!uses_huge_pages(task) || !task_learn_mapping(task, addr)))
 			return -ENOTSUP;
 		if (ret == -EAGAIN) {
 			defer(task, addr, flags);
@@ -203,7 +226,7 @@ static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
 			uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
 		if (ret == -ESRCH)
 			task_gone(task);
-		if (ret != -EFAULT)
+		if (ret != -EFAULT && ret != -EINVAL)
 			return 0;
 	}
 

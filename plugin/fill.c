@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <linux/falloc.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -51,9 +53,7 @@ static struct fill_job *queue_pop(struct job_queue *q)
 
 static bool job_covers(const struct fill_job *job, const void *owner, uint64_t off)
 {
-	const struct fill_seg *last = &job->segs[job->nr_segs - 1];
-
-	return job->owner == owner && off >= job->segs[0].off && off < last->off + last->len;
+	return job->owner == owner && off >= job->off && off - job->off < job->len;
 }
 
 static struct fill_job *queue_take(struct job_queue *q, const void *owner, uint64_t off)
@@ -71,18 +71,19 @@ static struct fill_job *queue_take(struct job_queue *q, const void *owner, uint6
 	return NULL;
 }
 
-static enum fill_result read_seg(const struct fill_seg *seg, char *buf, int *err)
+/* Reads a segment from its byte skip on. EFAULT: buf is a mapping that can't be stored to. */
+static enum fill_result read_seg(const struct fill_seg *seg, uint32_t skip, char *buf, int *err)
 {
-	uint32_t done = 0;
+	uint32_t done = skip;
 
 	while (done < seg->len) {
-		ssize_t ret = pread(seg->src_fd, buf + done, seg->len - done, (off_t)(seg->src_off + done));
+		ssize_t ret = pread(seg->src_fd, buf + (done - skip), seg->len - done, (off_t)(seg->src_off + done));
 
 		if (ret < 0 && errno == EINTR)
 			continue;
 		if (ret < 0) {
 			*err = errno;
-			return FILL_READ_ERROR;
+			return errno == EFAULT ? FILL_WRITE_ERROR : FILL_READ_ERROR;
 		}
 		if (ret == 0)
 			return FILL_SHORT;
@@ -92,12 +93,13 @@ static enum fill_result read_seg(const struct fill_seg *seg, char *buf, int *err
 	return FILL_OK;
 }
 
-static enum fill_result write_seg(int fd, const struct fill_seg *seg, const char *buf, int *err, uint32_t *done)
+static enum fill_result write_seg(int fd, const struct fill_seg *seg, uint32_t len, const char *buf, int *err,
+				  uint32_t *done)
 {
 	*done = 0;
 
-	while (*done < seg->len) {
-		ssize_t ret = pwrite(fd, buf + *done, seg->len - *done, (off_t)(seg->off + *done));
+	while (*done < len) {
+		ssize_t ret = pwrite(fd, buf + *done, len - *done, (off_t)(seg->off + *done));
 
 		if (ret < 0 && errno == EINTR)
 			continue;
@@ -111,29 +113,103 @@ static enum fill_result write_seg(int fd, const struct fill_seg *seg, const char
 	return FILL_OK;
 }
 
-void fill_run(struct fill_job *job, void *buf)
+static enum fill_result map_object(const struct fill_job *job, uint64_t off, uint64_t len, char **map, int *err)
+{
+	void *mem;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, job->obj_fd, (off_t)off);
+	if (mem == MAP_FAILED) {
+		*err = errno;
+		return FILL_WRITE_ERROR;
+	}
+
+	*map = mem;
+	return FILL_OK;
+}
+
+/*
+ * What a task stored behind the end of the object, in its last page, is there for
+ * all who map it, but only a mapping can write it: pwrite() would move the end.
+ */
+static enum fill_result write_tail(const struct fill_job *job, const struct fill_seg *seg, uint32_t skip, int *err)
+{
+	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t page = job->obj_size & ~(page_size - 1);
+	enum fill_result result;
+	char *map;
+
+	result = map_object(job, page, page_size, &map, err);
+	if (result != FILL_OK)
+		return result;
+
+	/* read(2) into the mapping: if that fails it is an error and no signal */
+	result = read_seg(seg, skip, map + (job->obj_size - page), err);
+	munmap(map, page_size);
+	return result;
+}
+
+static void run_pwrite(struct fill_job *job, char *buf)
 {
 	unsigned int i;
 
-	job->result = FILL_OK;
-	job->err = 0;
-
 	for (i = 0; i < job->nr_segs && job->result == FILL_OK; i++) {
 		const struct fill_seg *seg = &job->segs[i];
-		uint32_t written = 0;
+		uint32_t len = seg->len, written = 0;
 
+		if (len > job->obj_size - seg->off)
+			len = (uint32_t)(job->obj_size - seg->off);
 		/*
 		 * The segment is read as a whole before any of it is written:
 		 * a short image leaves no half-filled page behind. And a page
 		 * is written by one copy under its folio lock, so nobody ever
 		 * finds half of it in the page cache.
 		 */
-		job->result = read_seg(seg, buf, &job->err);
+		job->result = read_seg(seg, 0, buf, &job->err);
 		if (job->result == FILL_OK)
-			job->result = write_seg(job->obj_fd, seg, buf, &job->err, &written);
+			job->result = write_seg(job->obj_fd, seg, len, buf, &job->err, &written);
+		if (job->result == FILL_OK && len < seg->len)
+			job->result = write_tail(job, seg, len, &job->err);
 		if (job->result != FILL_OK)
 			job->err_off = seg->off + written;
 	}
+}
+
+/*
+ * A fault of our own would find no huge page left by dying; fallocate() fails.
+ * Others may find the page before it is filled: they must wait for the job.
+ */
+static void run_mapped(struct fill_job *job)
+{
+	unsigned int i;
+	char *map;
+
+	job->err_off = job->off;
+	if (fallocate(job->obj_fd, FALLOC_FL_KEEP_SIZE, (off_t)job->off, (off_t)job->len)) {
+		job->err = errno;
+		job->result = FILL_WRITE_ERROR;
+		return;
+	}
+
+	job->result = map_object(job, job->off, job->len, &map, &job->err);
+	if (job->result != FILL_OK)
+		return;
+
+	for (i = 0; i < job->nr_segs && job->result == FILL_OK; i++) {
+		job->err_off = job->segs[i].off;
+		job->result = read_seg(&job->segs[i], 0, map + (job->segs[i].off - job->off), &job->err);
+	}
+	munmap(map, job->len);
+}
+
+void fill_run(struct fill_job *job, void *buf)
+{
+	job->result = FILL_OK;
+	job->err = 0;
+
+	if (job->way == FILL_MAPPED)
+		run_mapped(job);
+	else
+		run_pwrite(job, buf);
 }
 
 static void complete(struct fill_pool *pool, struct fill_job *job)
@@ -181,7 +257,7 @@ static void *worker(void *arg)
 		if (buf == MAP_FAILED) {
 			job->result = FILL_WRITE_ERROR;
 			job->err = ENOMEM;
-			job->err_off = job->segs[0].off;
+			job->err_off = job->off;
 		} else {
 			fill_run(job, buf);
 		}

@@ -11,9 +11,9 @@
  * no userfaultfd and no table; they hand results back through fill_reap().
  */
 
-/* The largest piece a worker moves before it looks for something more urgent */
+/* The largest piece a worker moves before it looks for something more urgent, huge pages excepted */
 #define FILL_UNIT (512UL << 10)
-#define FILL_SEGS 64
+#define FILL_SEGS 64 /* in such a piece */
 
 /* One run to copy: lengths and offsets in bytes. */
 struct fill_seg {
@@ -30,24 +30,33 @@ enum fill_result {
 	FILL_WRITE_ERROR, /* err: errno of writing to the object */
 };
 
+enum fill_way {
+	FILL_PWRITE, /* len is FILL_UNIT at most */
+	FILL_MAPPED, /* pwrite() is not for hugetlbfs; off and len are a page of it */
+};
+
 /*
  * Self-contained: nothing a job needs is behind a pointer into the daemon's
  * state, so that a filler could be a process of its own. The submitter owns it
- * before fill_submit() and after fill_reap(). The sum of all len is at most
- * FILL_UNIT.
+ * before fill_submit() and after fill_reap(). What no segment covers is a hole
+ * and not touched.
  */
 struct fill_job {
 	struct fill_job *next; /* the pool's */
 	void *owner;	       /* the submitter's */
 	int background;	       /* the submitter's: no fault waited for it */
 	int obj_fd;
-	unsigned int nr_segs;
-	struct fill_seg segs[FILL_SEGS];
+	enum fill_way way;
+	uint64_t obj_size; /* bytes; segments may end behind it, in the same page */
+	uint64_t off, len; /* bytes of the object, all segments are in there */
 
 	/* filled in by the worker */
 	enum fill_result result;
 	int err;	  /* errno value */
 	uint64_t err_off; /* in the object */
+
+	unsigned int nr_segs;
+	struct fill_seg segs[];
 };
 
 struct fill_pool;

@@ -15,6 +15,7 @@
 
 #include "criu_internals.h"
 #include "eligible.h"
+#include "filling.h"
 #include "guard.h"
 #include "object.h"
 #include "task.h"
@@ -81,12 +82,11 @@ static int shmem_lazy(const struct cr_shmem_object *obj)
 	if (!obj)
 		return 0;
 
-	verdict = lshm_eligible(obj);
-	if (verdict == LSHM_LAZY)
-		return 0;
+	verdict = lshm_eligible(obj, kdat.uffd_features);
+	if (verdict != LSHM_LAZY)
+		pr_note("object %#x not lazy: %s, filled before resume\n", obj->shmid, lshm_verdict_text(verdict));
 
-	pr_note("object %#x not lazy: %s, filled before resume\n", obj->shmid, lshm_verdict_text(verdict));
-	return -ENOTSUP;
+	return lshm_delivery(obj, verdict);
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LAZY, shmem_lazy)
 
@@ -139,26 +139,29 @@ static int start(int epollfd)
 
 	raise_fd_limit();
 	guard_init(epollfd);
-	objects_init(epollfd, nr);
+	filling_init(epollfd, nr);
 	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)
 
 static int take_object(const struct cr_shmem_object *obj, int fd)
 {
+	int want = obj->flags & CR_SHMEM_FILL_FIRST ? CR_SHMEM_BEFORE_RESUME : CR_SHMEM_LAZY;
 	enum lshm_verdict verdict;
 
 	if (!active)
 		return -ENOTSUP;
 
 	/* restore decided that already, but what comes over a socket is checked */
-	verdict = lshm_eligible(obj);
-	if (verdict != LSHM_LAZY) {
-		pr_err("Restore wants object %#x to be lazy, but %s\n", obj->shmid, lshm_verdict_text(verdict));
+	verdict = lshm_eligible(obj, kdat.uffd_features);
+	if (lshm_delivery(obj, verdict) != want) {
+		pr_err("Restore wants object %#x to be %s: %s\n", obj->shmid,
+		       want == CR_SHMEM_LAZY ? "lazy, but that can't be" : "filled before resume, but that is not for us",
+		       lshm_verdict_text(verdict));
 		return -1;
 	}
 
-	return object_add(obj->shmid, obj->size, fd);
+	return object_add(obj, fd);
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_OBJECT, take_object)
 
@@ -167,10 +170,9 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_PEEK, task_peek)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EVENT, task_event)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_EXIT, task_exit)
 
-/* What could be wrong with the objects was found when they came */
 static int commit(void)
 {
-	return active ? 0 : -ENOTSUP;
+	return active ? objects_commit() : -ENOTSUP;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_COMMIT, commit)
 

@@ -10,28 +10,20 @@
 #include <sys/stat.h>
 
 #include "criu_internals.h"
-#include "fill.h"
+#include "filling.h"
 #include "guard.h"
 #include "images.h"
 #include "object.h"
 #include "task.h"
 
-/* The daemon looks for tasks that vanished once in so many jobs */
-#define PROBE_JOBS 64
-
-static LIST_HEAD(objects);
-static struct fill_pool *pool;
-static struct epoll_rfd pool_rfd;
-static unsigned int nr_workers;
-static int epoll_fd = -1;
-static bool resumed;		   /* the tasks run: fill without being asked */
-static unsigned int nr_background; /* jobs submitted for no fault */
-static unsigned int nr_reaped;
+LIST_HEAD(objects);
+static bool resumed; /* the tasks run: fill without being asked */
 static bool failed;
+static bool commit_waits; /* for objects that must be complete before resume */
 
-unsigned long size_to_pages(uint64_t size)
+unsigned long size_to_pages(uint64_t size, unsigned int page_size)
 {
-	return (size + PAGE_SIZE - 1) / PAGE_SIZE;
+	return (unsigned long)((size + page_size - 1) / page_size);
 }
 
 struct object *object_find(uint32_t shmid)
@@ -66,77 +58,69 @@ static void drop_waiters(struct object *obj)
 	}
 }
 
-static void object_free(struct object *obj)
+/* The sources of its contents, and what is still to come */
+static int open_contents(struct object *obj)
 {
-	drop_waiters(obj);
-	images_close(obj->images);
-	extents_free(&obj->extents);
-	page_map_fini(&obj->map);
-	if (obj->fd >= 0)
-		close(obj->fd);
-	free(obj);
-}
-
-int object_add(uint32_t shmid, uint64_t size, int fd)
-{
-	struct object *obj;
-	struct stat st;
 	char name[64];
 	size_t i;
 	int err;
 
-	obj = calloc(1, sizeof(*obj));
-	if (!obj) {
-		pr_err("Object %#x: no memory\n", shmid);
+	if (images_open(&obj->images, &obj->extents, obj->shmid, obj->size))
+		return -1;
+
+	snprintf(name, sizeof(name), "lazy-shmem-pages-%#x", obj->shmid);
+	err = page_map_init(&obj->map, name, size_to_pages(obj->size, obj->page_size));
+	if (err) {
+		pr_err("Object %#x: no memory to track %" PRIu64 " bytes: %s\n", obj->shmid, obj->size, strerror(-err));
 		return -1;
 	}
 
-	INIT_LIST_HEAD(&obj->l);
-	INIT_LIST_HEAD(&obj->waiters);
-	obj->shmid = shmid;
-	obj->size = size;
-	obj->fd = -1; /* the caller's until we succeed */
-	obj->map.fd = -1;
-	obj->state = OBJECT_FILLING;
+	for (i = 0; i < obj->extents.n; i++) {
+		const struct extent *e = &obj->extents.v[i];
+		unsigned long first = (unsigned long)(e->off / obj->page_size);
 
-	if (images_open(&obj->images, &obj->extents, shmid, size))
-		goto err;
-
-	snprintf(name, sizeof(name), "lazy-shmem-pages-%#x", shmid);
-	err = page_map_init(&obj->map, name, size_to_pages(size));
-	if (err) {
-		pr_err("Object %#x: no memory to track %" PRIu64 " bytes: %s\n", shmid, size, strerror(-err));
-		goto err;
+		page_map_set(&obj->map, first, size_to_pages(e->off + e->len, obj->page_size) - first, PAGE_EMPTY);
 	}
-	for (i = 0; i < obj->extents.n; i++)
-		page_map_set(&obj->map, obj->extents.v[i].off / PAGE_SIZE, obj->extents.v[i].len / PAGE_SIZE, PAGE_EMPTY);
+	return 0;
+}
+
+static void close_contents(struct object *obj)
+{
+	images_close(obj->images);
+	obj->images = NULL;
+	extents_free(&obj->extents);
+	page_map_fini(&obj->map);
+	if (obj->fd >= 0)
+		close(obj->fd);
+	obj->fd = -1;
+}
+
+static void object_free(struct object *obj)
+{
+	struct partial_punch *p, *n;
+
+	list_for_each_entry_safe(p, n, &obj->partial_punches, l)
+		free(p);
+	drop_waiters(obj);
+	close_contents(obj);
+	free(obj);
+}
+
+static int identify(struct object *obj, int fd)
+{
+	struct stat st;
 
 	if (fstat(fd, &st)) {
-		pr_perror("Object %#x: fstat", shmid);
-		goto err;
+		pr_perror("Object %#x: fstat", obj->shmid);
+		return -1;
 	}
+
 	obj->id = (struct inode_id){ .dev = st.st_dev, .ino = st.st_ino };
 	if (object_of_inode(&obj->id)) {
-		pr_err("Object %#x is the same inode as another object\n", shmid);
-		goto err;
+		pr_err("Object %#x is the same inode as another object\n", obj->shmid);
+		return -1;
 	}
-
-	err = guard_start();
-	if (!err)
-		err = guard_watch(&obj->id);
-	if (err) {
-		pr_err("Object %#x: nobody would look after its users if this daemon died: %s\n", shmid, strerror(-err));
-		goto err;
-	}
-
-	obj->fd = fd;
-	list_add_tail(&obj->l, &objects);
-	pr_info("Object %#x: %" PRIu64 " bytes, %lu pages to fill in %zu extents\n", shmid, size, obj->map.left,
-		obj->extents.n);
 	return 0;
-err:
-	object_free(obj);
-	return -1;
 }
 
 static uint64_t ms_since(const struct timespec *t)
@@ -150,11 +134,85 @@ static uint64_t ms_since(const struct timespec *t)
 static void object_complete(struct object *obj)
 {
 	obj->state = OBJECT_COMPLETE;
+
+	if (obj->delivery == CR_SHMEM_BEFORE_RESUME) {
+		pr_note("object %#x filled before resume: size=%" PRIu64 " pages_filled=%" PRIu64 " ms=%" PRIu64 "\n",
+			obj->shmid, obj->size, obj->filled, ms_since(&obj->began));
+		close_contents(obj); /* from here on it is the tasks' alone */
+		return;
+	}
+
 	tasks_update_busy();
 	pr_note("object %#x done: size=%" PRIu64 " pages_filled=%" PRIu64 " pages_zeroed=%" PRIu64 " faults=%" PRIu64
 		" pages_continue=%" PRIu64 " tasks=%u ms=%" PRIu64 "\n",
 		obj->shmid, obj->size, obj->filled, obj->zeroed, obj->faults, obj->mapped, obj->tasks,
 		ms_since(&obj->began));
+}
+
+bool object_wants_fill(const struct object *obj)
+{
+	return obj->state == OBJECT_FILLING && (resumed || obj->delivery == CR_SHMEM_BEFORE_RESUME);
+}
+
+/* An object that tasks map lazily is not retired before they run */
+static void complete_if_filled(struct object *obj)
+{
+	if (object_wants_fill(obj) && !obj->map.left)
+		object_complete(obj);
+}
+
+/* The guard is made before the pool: it must not have threads */
+static int start_helpers(struct object *obj)
+{
+	int err;
+
+	err = guard_start();
+	if (!err && obj->delivery == CR_SHMEM_LAZY)
+		err = guard_watch(&obj->id);
+	if (err) {
+		pr_err("Object %#x: nobody would look after its users if this daemon died: %s\n", obj->shmid,
+		       strerror(-err));
+		return -1;
+	}
+
+	return obj->delivery == CR_SHMEM_LAZY ? 0 : filling_start();
+}
+
+int object_add(const struct cr_shmem_object *desc, int fd)
+{
+	struct object *obj;
+
+	obj = calloc(1, sizeof(*obj));
+	if (!obj) {
+		pr_err("Object %#x: no memory\n", desc->shmid);
+		return -1;
+	}
+
+	INIT_LIST_HEAD(&obj->l);
+	INIT_LIST_HEAD(&obj->waiters);
+	INIT_LIST_HEAD(&obj->partial_punches);
+	obj->shmid = desc->shmid;
+	obj->size = desc->size;
+	obj->page_size = desc->page_size;
+	obj->delivery = desc->flags & CR_SHMEM_FILL_FIRST ? CR_SHMEM_BEFORE_RESUME : CR_SHMEM_LAZY;
+	obj->fd = -1; /* the caller's until we succeed */
+	obj->map.fd = -1;
+	obj->state = OBJECT_FILLING;
+	clock_gettime(CLOCK_MONOTONIC, &obj->began);
+
+	if (open_contents(obj) || identify(obj, fd) || start_helpers(obj)) {
+		object_free(obj);
+		return -1;
+	}
+
+	obj->fd = fd;
+	list_add_tail(&obj->l, &objects);
+	pr_info("Object %#x: %" PRIu64 " bytes, %lu pages of %u bytes to fill in %zu extents\n", obj->shmid, obj->size,
+		obj->map.left, obj->page_size, obj->extents.n);
+
+	complete_if_filled(obj);
+	filling_more();
+	return 0;
 }
 
 void object_unmapped(struct object *obj)
@@ -172,7 +230,7 @@ void object_unmapped(struct object *obj)
 	drop_waiters(obj);
 	pr_note("object %#x abandoned: no task maps it any more, %lu pages are not filled\n", obj->shmid,
 		obj->map.left);
-	objects_kick();
+	filling_kick();
 }
 
 void object_fail(struct object *obj)
@@ -182,6 +240,13 @@ void object_fail(struct object *obj)
 
 	failed = true;
 	obj->state = OBJECT_FAILED;
+	if (obj->delivery == CR_SHMEM_BEFORE_RESUME) {
+		/* no task has been resumed, and none will be: COMMIT is refused */
+		pr_err("object %#x failed: %lu of %lu pages were not filled, restore will fail\n", obj->shmid, obj->map.left,
+		       obj->map.pages);
+		return;
+	}
+
 	guard_kill(&obj->id, 1);
 	guard_unwatch(&obj->id);
 	drop_waiters(obj);
@@ -204,119 +269,8 @@ bool objects_failed(void)
 }
 
 /*
- * Jobs
+ * Contents
  */
-
-/* Puts pages [page, page + nr), all EMPTY, into a new job: as many as fit */
-static struct fill_job *make_job(struct object *obj, unsigned long page, unsigned long nr)
-{
-	uint64_t off = (uint64_t)page * PAGE_SIZE;
-	uint64_t end = (uint64_t)(page + nr) * PAGE_SIZE;
-	struct fill_job *job;
-
-	job = malloc(sizeof(*job));
-	if (!job)
-		return NULL;
-
-	job->owner = obj;
-	job->background = 0;
-	job->obj_fd = obj->fd;
-	job->nr_segs = 0;
-
-	if (end > (uint64_t)(page * PAGE_SIZE) + FILL_UNIT)
-		end = (uint64_t)page * PAGE_SIZE + FILL_UNIT;
-
-	while (off < end && job->nr_segs < FILL_SEGS) {
-		const struct extent *e = extents_find(&obj->extents, off);
-		uint64_t len = e->off + e->len - off;
-
-		if (len > end - off)
-			len = end - off;
-		job->segs[job->nr_segs++] = (struct fill_seg){
-			.off = off,
-			.src_off = e->src_off + (off - e->off),
-			/* the tail of the last page is not part of the object */
-			.len = (uint32_t)(len < obj->size - off ? len : obj->size - off),
-			.src_fd = e->src_fd,
-		};
-		off += len;
-	}
-
-	page_map_set(&obj->map, page, (unsigned long)(off / PAGE_SIZE) - page, PAGE_FILLING);
-	return job;
-}
-
-static unsigned long job_first_page(const struct fill_job *job)
-{
-	return (unsigned long)(job->segs[0].off / PAGE_SIZE);
-}
-
-static unsigned long job_pages(const struct fill_job *job)
-{
-	const struct fill_seg *last = &job->segs[job->nr_segs - 1];
-
-	return (unsigned long)size_to_pages(last->off + last->len) - job_first_page(job);
-}
-
-/* Submits the next piece of obj for no fault; false if there is none. */
-static bool submit_background(struct object *obj)
-{
-	struct fill_job *job;
-	unsigned long page;
-
-	if (obj->state != OBJECT_FILLING)
-		return false;
-
-	page = page_map_next_empty(&obj->map, obj->cursor);
-	if (page == obj->map.pages)
-		page = page_map_next_empty(&obj->map, 0);
-	if (page == obj->map.pages)
-		return false;
-
-	job = make_job(obj, page, page_map_run(&obj->map, page, FILL_UNIT / PAGE_SIZE));
-	if (!job) {
-		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * PAGE_SIZE);
-		object_fail(obj);
-		return false;
-	}
-
-	obj->cursor = page + job_pages(job);
-	job->background = 1;
-	nr_background++;
-	fill_submit(pool, job, 0);
-	return true;
-}
-
-/* Keeps the workers busy, with the objects taking turns */
-static void submit_more(void)
-{
-	struct object *obj, *n;
-	bool some = true;
-
-	if (!resumed)
-		return;
-
-	while (some && nr_background < 2 * nr_workers) {
-		some = false;
-		list_for_each_entry_safe(obj, n, &objects, l) {
-			if (nr_background == 2 * nr_workers)
-				break;
-			if (submit_background(obj)) {
-				some = true;
-				/* who was served goes to the end */
-				list_move_tail(&obj->l, &objects);
-			}
-		}
-	}
-}
-
-static void punch(struct object *obj, unsigned long page)
-{
-	if (fallocate(obj->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)page * PAGE_SIZE, PAGE_SIZE)) {
-		pr_perror("Object %#x: can't punch offset %#lx again", obj->shmid, page * PAGE_SIZE);
-		object_fail(obj);
-	}
-}
 
 static void answer_waiters(struct object *obj, unsigned long page, unsigned long nr)
 {
@@ -340,120 +294,91 @@ static void answer_waiters(struct object *obj, unsigned long page, unsigned long
 	}
 }
 
-static void job_failed(struct object *obj, const struct fill_job *job)
+static void punch(struct object *obj, uint64_t off, uint64_t len)
 {
-	if (obj->state != OBJECT_FILLING)
-		return;
-
-	switch (job->result) {
-	case FILL_READ_ERROR:
-		pr_err("Object %#x: can't read the contents of offset %#" PRIx64 ": %s; check the images' disk\n", obj->shmid,
-		       job->err_off, strerror(job->err));
-		break;
-	case FILL_SHORT:
-		pr_err("Object %#x: the images end before the contents of offset %#" PRIx64
-		       "; were they truncated during restore?\n",
-		       obj->shmid, job->err_off);
-		break;
-	default:
-		pr_err("Object %#x: can't store the contents of offset %#" PRIx64
-		       ": %s; check memory and the limits of this daemon's cgroup\n",
-		       obj->shmid, job->err_off, strerror(job->err));
-		break;
+	if (fallocate(obj->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len)) {
+		pr_perror("Object %#x: can't punch %#" PRIx64 " bytes at offset %#" PRIx64 " again", obj->shmid, len, off);
+		object_fail(obj);
 	}
-	object_fail(obj);
 }
 
-static void job_done(struct object *obj, const struct fill_job *job)
+/* Parts of huge pages that were punched before their contents had come */
+static void punch_parts(struct object *obj, uint64_t off, uint64_t end)
 {
-	unsigned long page = job_first_page(job), end = page + job_pages(job), i;
+	struct partial_punch *p, *n;
 
-	for (i = page; i < end; i++) {
+	list_for_each_entry_safe(p, n, &obj->partial_punches, l) {
+		if (p->off < off || p->off >= end)
+			continue;
+		punch(obj, p->off, p->len);
+		list_del(&p->l);
+		free(p);
+	}
+}
+
+void object_filled(struct object *obj, unsigned long page, unsigned long nr)
+{
+	uint64_t off = (uint64_t)page * obj->page_size;
+	unsigned long i;
+
+	for (i = page; i < page + nr; i++) {
 		if (page_map_get(&obj->map, i) == PAGE_DOOMED) {
-			punch(obj, i);
+			punch(obj, (uint64_t)i * obj->page_size, obj->page_size);
 			page_map_set(&obj->map, i, 1, PAGE_HOLE);
 		} else {
 			page_map_set(&obj->map, i, 1, PAGE_FILLED);
 			obj->filled++;
 		}
 	}
+	punch_parts(obj, off, off + (uint64_t)nr * obj->page_size);
 
 	if (obj->state != OBJECT_FILLING)
 		return;
 
-	answer_waiters(obj, page, end - page);
-	if (resumed && obj->state == OBJECT_FILLING && !obj->map.left)
-		object_complete(obj);
+	answer_waiters(obj, page, nr);
+	complete_if_filled(obj);
 }
 
-static void reap(void)
+/*
+ * Before and after resume
+ */
+
+/* 0 all that must be complete before resume is, 1 not yet, -1 it never will be */
+static int commit_status(void)
 {
-	struct fill_job *job, *next;
+	struct object *obj;
 
-	for (job = fill_reap(pool); job; job = next) {
-		struct object *obj = job->owner;
-
-		next = job->next;
-		nr_background -= (unsigned int)job->background;
-		if (job->result == FILL_OK)
-			job_done(obj, job);
-		else
-			job_failed(obj, job);
-		free(job);
-
-		if (++nr_reaped % PROBE_JOBS == 0)
-			tasks_probe();
-	}
-}
-
-/* Jobs are done, or somebody called objects_kick() */
-static int pool_event(struct epoll_rfd *rfd)
-{
-	uint64_t n;
-
-	if (read(rfd->fd, &n, sizeof(n)) < 0 && errno != EAGAIN) {
-		pr_perror("Can't read eventfd");
+	if (failed)
 		return -1;
-	}
 
-	tasks_retry();
-	reap();
-	submit_more();
+	list_for_each_entry(obj, &objects, l)
+		if (obj->delivery == CR_SHMEM_BEFORE_RESUME && obj->state == OBJECT_FILLING)
+			return 1;
 
-	return tasks_some_dropped();
+	return 0;
 }
 
-void objects_kick(void)
+int objects_commit(void)
 {
-	uint64_t one = 1;
+	int status = commit_status();
 
-	if (pool && write(fill_pool_eventfd(pool), &one, sizeof(one)) < 0)
-		pr_perror("Can't write eventfd");
+	commit_waits = status == 1;
+	return status;
 }
 
-void objects_init(int epollfd, unsigned int workers)
+int objects_answer_commit(void)
 {
-	epoll_fd = epollfd;
-	nr_workers = workers;
-}
+	int status;
 
-/* After the guard, which is made when the first object comes */
-static int start_pool(void)
-{
-	int err;
-
-	if (pool)
+	if (!commit_waits)
 		return 0;
 
-	err = fill_pool_create(&pool, nr_workers);
-	if (err) {
-		pr_err("Can't start %u fill workers: %s\n", nr_workers, strerror(-err));
-		return -1;
-	}
+	status = commit_status();
+	if (status == 1)
+		return 0;
 
-	pool_rfd.fd = fill_pool_eventfd(pool);
-	pool_rfd.read_event = pool_event;
-	return epoll_add_rfd(epoll_fd, &pool_rfd);
+	commit_waits = false;
+	return lazy_shmem_committed(status);
 }
 
 int objects_start(void)
@@ -462,18 +387,18 @@ int objects_start(void)
 
 	if (list_empty(&objects))
 		return 0;
-	if (start_pool())
+	if (filling_start())
 		return -1;
 
 	resumed = true;
 	list_for_each_entry_safe(obj, n, &objects, l) {
-		clock_gettime(CLOCK_MONOTONIC, &obj->began);
-		if (!obj->map.left)
-			object_complete(obj);
+		if (obj->state == OBJECT_FILLING)
+			clock_gettime(CLOCK_MONOTONIC, &obj->began);
+		complete_if_filled(obj);
 	}
 
-	submit_more();
-	objects_kick();
+	filling_more();
+	filling_kick();
 	return 0;
 }
 
@@ -481,21 +406,8 @@ int objects_start(void)
  * Faults
  */
 
-/* Of the window around page, the run of EMPTY pages that page is in */
-static struct fill_job *make_urgent_job(struct object *obj, unsigned long page)
-{
-	unsigned long lo = page & ~(WINDOW_PAGES - 1);
-	unsigned long first = page, end = lo + WINDOW_PAGES;
-
-	while (first > lo && page_map_get(&obj->map, first - 1) == PAGE_EMPTY)
-		first--;
-
-	return make_job(obj, first, page_map_run(&obj->map, first, end - first));
-}
-
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
 {
-	struct fill_job *job;
 	struct waiter *w;
 
 	w = malloc(sizeof(*w));
@@ -505,27 +417,16 @@ int object_wait(struct object *obj, unsigned long page, struct task *task, uint6
 	list_add_tail(&w->l, &obj->waiters);
 
 	/* a thread whose stack is in shared memory faults before it is resumed */
-	if (start_pool()) {
+	if (filling_start()) {
 		object_fail(obj);
 		return -1;
 	}
 
-	if (page_map_get(&obj->map, page) != PAGE_EMPTY) {
-		/* on its way; if it is still queued, then before all others */
-		fill_promote(pool, obj, (uint64_t)page * PAGE_SIZE);
+	if (!filling_urgent(obj, page))
 		return 0;
-	}
-
-	/* a job holds a limited number of extents: go on until page itself is in one */
-	while (page_map_get(&obj->map, page) == PAGE_EMPTY) {
-		job = make_urgent_job(obj, page);
-		if (!job)
-			goto nomem;
-		fill_submit(pool, job, 1);
-	}
-	return 0;
 nomem:
-	pr_err("Object %#x: no memory to answer a fault at offset %#lx\n", obj->shmid, page * PAGE_SIZE);
+	pr_err("Object %#x: no memory to answer a fault at offset %#" PRIx64 "\n", obj->shmid,
+	       (uint64_t)page * obj->page_size);
 	object_fail(obj);
 	return -1;
 }
@@ -542,23 +443,53 @@ void object_forget_waiters(struct object *obj, const struct task *task)
 	}
 }
 
-void object_punched(struct object *obj, unsigned long page, unsigned long nr)
+/* [off, end) is a part of one huge page */
+static void punch_part_later(struct object *obj, uint64_t off, uint64_t end)
 {
-	page_map_punched(&obj->map, page, nr);
-	answer_waiters(obj, page, nr);
-	if (resumed && obj->state == OBJECT_FILLING && !obj->map.left)
-		object_complete(obj);
+	struct partial_punch *p;
+
+	if (off >= end || !page_map_unfilled(&obj->map, (unsigned long)(off / obj->page_size), 1))
+		return; /* the kernel has done it */
+
+	p = malloc(sizeof(*p));
+	if (!p) {
+		pr_err("Object %#x: no memory to punch offset %#" PRIx64 "\n", obj->shmid, off);
+		object_fail(obj);
+		return;
+	}
+
+	*p = (struct partial_punch){ .off = off, .len = end - off };
+	list_add_tail(&p->l, &obj->partial_punches);
+}
+
+void object_punched(struct object *obj, uint64_t off, uint64_t len)
+{
+	uint64_t size = obj->page_size, end = off + len;
+	unsigned long first = size_to_pages(off, obj->page_size), last = (unsigned long)(end / size);
+
+	if (first > last) {
+		punch_part_later(obj, off, end);
+		return;
+	}
+
+	punch_part_later(obj, off, first * size);
+	punch_part_later(obj, last * size, end);
+	page_map_punched(&obj->map, first, last - first);
+	answer_waiters(obj, first, last - first);
+	complete_if_filled(obj);
 }
 
 int object_zero(struct object *obj, unsigned long page)
 {
+	off_t off = (off_t)page * obj->page_size;
+
 	/* allocates what is absent and does not touch what is there, i_size included */
-	if (!fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, (off_t)page * PAGE_SIZE, PAGE_SIZE)) {
+	if (!fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, off, obj->page_size)) {
 		obj->zeroed++;
 		return 0;
 	}
 
-	pr_perror("Object %#x: can't allocate offset %#lx", obj->shmid, page * PAGE_SIZE);
+	pr_perror("Object %#x: can't allocate offset %#" PRIx64, obj->shmid, (uint64_t)off);
 	object_fail(obj);
 	return -1;
 }
@@ -567,8 +498,7 @@ void objects_fini(void)
 {
 	struct object *obj, *n;
 
-	fill_pool_destroy(pool);
-	pool = NULL;
+	filling_fini();
 
 	list_for_each_entry_safe(obj, n, &objects, l) {
 		list_del(&obj->l);

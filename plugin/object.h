@@ -7,11 +7,11 @@
 #include <time.h>
 
 #include "common/list.h"
+#include "criu.h"
 #include "extents.h"
 #include "page_map.h"
 #include "proc_scan.h"
 
-struct fill_job;
 struct images;
 struct task;
 
@@ -19,7 +19,7 @@ struct task;
 enum object_state {
 	OBJECT_FILLING,	  /* some of its contents are not in the page cache yet */
 	OBJECT_COMPLETE,  /* all are */
-	OBJECT_FAILED,	  /* they can not be had, whoever maps it was killed */
+	OBJECT_FAILED,	  /* they can not be had: whoever maps it was killed, or restore fails */
 	OBJECT_ABANDONED, /* nobody maps it any more */
 };
 
@@ -27,7 +27,9 @@ enum object_state {
 struct object {
 	struct list_head l;
 	uint32_t shmid;
-	uint64_t size; /* bytes */
+	uint64_t size;		/* bytes */
+	unsigned int page_size; /* bytes; what one page of map stands for */
+	enum cr_shmem_delivery delivery;
 	int fd;
 	struct inode_id id;
 	enum object_state state;
@@ -37,9 +39,10 @@ struct object {
 	struct page_map map;
 	unsigned long cursor; /* page where background fill goes on */
 
-	struct list_head waiters; /* struct waiter, faults on pages that are not filled */
+	struct list_head waiters;	  /* struct waiter, faults on pages that are not filled */
+	struct list_head partial_punches; /* struct partial_punch */
 
-	struct timespec began;
+	struct timespec began; /* to be filled without being asked */
 	uint64_t filled;    /* pages written from the images */
 	uint64_t zeroed;    /* pages of holes allocated for a fault */
 	uint64_t faults;    /* events */
@@ -57,34 +60,68 @@ struct waiter {
 };
 
 /*
+ * A task punched a part of a huge page that is not filled: it is punched again
+ * when it is. In bytes, from the beginning of the object.
+ */
+struct partial_punch {
+	struct list_head l;
+	uint64_t off, len;
+};
+
+/*
+ * Pages mapped around a fault: this many, aligned to as many. A fault costs two
+ * context switches, a page more in the same ioctl next to nothing.
+ */
+#define WINDOW_PAGES 64UL
+
+/* All of them, in the order in which background fill takes turns */
+extern struct list_head objects;
+
+static inline bool object_is_huge(const struct object *obj)
+{
+	return obj->page_size > PAGE_SIZE;
+}
+
+static inline unsigned long window_pages(const struct object *obj)
+{
+	return object_is_huge(obj) ? 1 : WINDOW_PAGES;
+}
+
+/* Pages that hold size bytes. */
+unsigned long size_to_pages(uint64_t size, unsigned int page_size);
+
+/*
  * All functions belong to the event loop. Those that can fail log the reason
  * and return 0 or -1. Pages are counted from the beginning of the object.
  */
 
 /* Takes fd over if it succeeds. */
-int object_add(uint32_t shmid, uint64_t size, int fd);
+int object_add(const struct cr_shmem_object *desc, int fd);
 struct object *object_find(uint32_t shmid);
 
-/* Where events are waited for, and how many threads may fill. */
-void objects_init(int epollfd, unsigned int workers);
+/* What the COMMIT hook returns. */
+int objects_commit(void);
+
+/* Answers COMMIT if that had to wait and need not any more. */
+int objects_answer_commit(void);
 
 /* The tasks run: all objects are filled now, and complete when they are. */
 int objects_start(void);
 
-/*
- * Has the event loop call tasks_retry() soon, after it has looked at the
- * userfaultfds, and look for tasks that are not busy any more.
- */
-void objects_kick(void);
+/* Whether its pages should be filled without anybody having asked for them. */
+bool object_wants_fill(const struct object *obj);
+
+/* The fill workers brought these pages, all of which were FILLING or DOOMED. */
+void object_filled(struct object *obj, unsigned long page, unsigned long nr);
 
 /* A fault must wait for page: it is filled next, before objects_start() as well. */
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr);
 
 /*
- * A task punched pages: their contents are gone, what comes from the images must
- * not come back.
+ * A task punched this range (bytes): the contents are gone, what comes from the
+ * images must not come back.
  */
-void object_punched(struct object *obj, unsigned long page, unsigned long nr);
+void object_punched(struct object *obj, uint64_t off, uint64_t len);
 
 /* Allocates a hole for a fault; pages that are there stay as they are. */
 int object_zero(struct object *obj, unsigned long page);
@@ -100,7 +137,7 @@ void object_unmapped(struct object *obj);
 
 /*
  * Gives the object up, for the reason already logged: kills whoever maps it,
- * because none of them can go on.
+ * because none of them can go on, or has restore fail if it is not lazy.
  */
 void object_fail(struct object *obj);
 
@@ -109,9 +146,6 @@ void objects_fail_all(void);
 
 /* Some object had to be given up. */
 bool objects_failed(void);
-
-/* Pages that hold size bytes. */
-unsigned long size_to_pages(uint64_t size);
 
 /* Stops the workers and frees all. */
 void objects_fini(void);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "criu_internals.h"
+#include "filling.h"
 #include "object.h"
 #include "task.h"
 #include "uffd_io.h"
@@ -29,7 +30,7 @@ void task_update_busy(struct task *task)
 
 	if (task->lt->busy && !busy) {
 		some_dropped = true;
-		objects_kick();
+		filling_kick();
 	}
 	task->lt->busy = busy;
 }
@@ -131,8 +132,8 @@ int task_add(struct cr_lazy_task *lt, const struct cr_shmem_vma *vmas, unsigned 
 			.is_private = vmas[i].flags & CR_SHMEM_VMA_PRIVATE,
 		};
 
-		if (!vma.obj) {
-			pr_err("Task %d maps object %#x, which is not known\n", lt->pid, vmas[i].shmid);
+		if (!vma.obj || vma.obj->delivery != CR_SHMEM_LAZY) {
+			pr_err("Task %d maps object %#x, which is not a lazy one\n", lt->pid, vmas[i].shmid);
 			return -1;
 		}
 		if (vma_table_insert(&task->vmas, &vma) || task_use_object(task, vma.obj)) {
@@ -213,7 +214,7 @@ void tasks_probe(void)
 		page = vma_page(vma, vma->start);
 		if (page >= vma->obj->map.pages || page_map_get(&vma->obj->map, page) != PAGE_FILLED)
 			continue;
-		if (uffd_continue(task->lt->uffd, vma->start, PAGE_SIZE, NULL, PAGE_SIZE) == -ESRCH)
+		if (uffd_continue(task->lt->uffd, vma->start, vma->obj->page_size, NULL, vma->obj->page_size) == -ESRCH)
 			task_gone(task);
 	}
 }

@@ -13,12 +13,6 @@
 struct object;
 struct uffd_msg;
 
-/*
- * Pages mapped around a fault: this many, aligned to as many. A fault costs two
- * context switches, a page more in the same ioctl next to nothing.
- */
-#define WINDOW_PAGES 64UL
-
 /* An address space with lazy mappings: a restored task or a child it forked. The event loop's alone. */
 struct task {
 	struct list_head l;
@@ -88,8 +82,8 @@ int task_learn_mapping(struct task *task, uint64_t addr);
 void faults_forget(const struct task *task);
 
 /*
- * Answers a fault at addr (page aligned) as things are now: maps what is filled
- * there, or waits for it.
+ * Answers a fault at addr (bytes) as things are now: maps what is filled there,
+ * or waits for it.
  */
 void task_answer(struct task *task, uint64_t addr);
 

@@ -11,11 +11,12 @@ import struct
 import tempfile
 import threading
 
-from lib import Ledger, check, check_log, check_nothing_left, main, test
+from lib import BUILD, Ledger, TestFailure, check, check_log, check_nothing_left, main, slow_disk, test
 
 MAGIC, VERSION = 0x4D48534C, 1
 HELLO, OBJECT, VMAS, COMMIT, HELLO_REPLY, COMMIT_REPLY = 1, 2, 3, 4, 16, 17
 FIN = 0x52535446
+FD_OPEN, INHERITED, HUGETLB, FILL_FIRST = 1 << 0, 1 << 1, 1 << 5, 1 << 7  # CR_SHMEM_*
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
 
@@ -28,8 +29,8 @@ def hello(page_size=PAGE):
     return msg(HELLO, struct.pack("=II", page_size, 0))
 
 
-def obj(shmid, size, flags=0):
-    return msg(OBJECT, struct.pack("=QII", size, shmid, flags))
+def obj(shmid, size, flags=0, page_size=PAGE):
+    return msg(OBJECT, struct.pack("=QQII", size, page_size, shmid, flags))
 
 
 def vmas(pid, *maps, nr=None):
@@ -71,10 +72,10 @@ class Peer:
         return kind, body and struct.unpack("=II", body)[0]
 
 
-def to_daemon(where, *ledger_args):
+def to_daemon(where, env=None):
     """A daemon that waits for restore, and a restore that is us."""
-    led = Ledger(where, *(ledger_args or ("-m", "4", "-p", "1"))).start().dump()
-    led.start_daemon()
+    led = Ledger(where, "-m", "4", "-p", "1").start().dump()
+    led.start_daemon(env=env)
     sk = socket.socket(socket.AF_UNIX)
     sk.connect(os.path.join(where, "lazy-pages.socket"))
     return led, Peer(sk)
@@ -87,8 +88,8 @@ def daemon_says_no(led, peer, *patterns):
     peer.sk.close()
 
 
-def greeted(where):
-    led, peer = to_daemon(where)
+def greeted(where, env=None):
+    led, peer = to_daemon(where, env)
     check(peer.send(hello()).status() == (HELLO_REPLY, 0), "HELLO is not answered")
     return led, peer
 
@@ -172,7 +173,7 @@ def wrong_page_size(where):
 def wrong_length(where):
     led, peer = greeted(where)
     peer.send(msg(OBJECT, b"\0" * 8))
-    daemon_says_no(led, peer, r"Error.*Message 2 .*has 8 bytes, not 16")
+    daemon_says_no(led, peer, r"Error.*Message 2 .*has 8 bytes, not 24")
 
 
 @test
@@ -245,7 +246,94 @@ def object_of_huge_size(where):
 def object_that_must_not_be_lazy(where):
     led, peer = greeted(where)
     peer.send(obj(shmid_of(led), 4 * MIB, flags=1), memfd(4 * MIB))
-    daemon_says_no(led, peer, r"Error.*wants object 0x[0-9a-f]+ to be lazy, but a descriptor of it is open")
+    daemon_says_no(led, peer, r"Error.*wants object 0x[0-9a-f]+ to be lazy, but that can't be: a descriptor of it is open")
+
+
+# Objects that are to be filled before COMMIT is answered
+
+
+def contents_of(led):
+    """What is in the images for the ledger's memory, all of which has contents"""
+    for name in os.listdir(led.images):
+        path = os.path.join(led.images, name)
+        if name.startswith("pages-") and os.path.getsize(path) == 4 * MIB:
+            with open(path, "rb") as f:
+                return f.read()
+    raise TestFailure("no pages image has 4 MiB")
+
+
+def commit(nr_objects):
+    return msg(COMMIT, struct.pack("=II", nr_objects, 0))
+
+
+@test
+def filled_when_commit_is_answered(where):
+    led, peer = greeted(where, env=slow_disk(20))
+    fd = memfd(4 * MIB)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=FD_OPEN | FILL_FIRST), fd)
+    peer.send(commit(1))
+    check(peer.status() == (COMMIT_REPLY, 0), "COMMIT is refused")
+    check(os.pread(fd, 4 * MIB, 0) == contents_of(led), "the object is not what is in the images")
+    check_log(led.log("lazy-pages.log"), r"object 0x[0-9a-f]+ filled before resume: size=4194304 pages_filled=1024")
+    peer.sk.close()
+    check(led.finish_daemon() == 1, "restore has gone, but the daemon says all is well")
+    check_nothing_left(led)
+
+
+@test
+def can_not_be_filled_before_resume(where):
+    shim = os.path.join(BUILD, "e2e", "no_space.so")
+    led, peer = greeted(where, env={"LD_PRELOAD": shim, "NO_SPACE_AFTER": str(MIB), "NO_SPACE_ERRNO": "28"})
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=FD_OPEN | FILL_FIRST), memfd(4 * MIB))
+    peer.send(commit(1))
+    check(peer.status() == (COMMIT_REPLY, 2), "COMMIT is not refused")
+    daemon_says_no(led, peer, r"Error.*can't store the contents of offset 0x[0-9a-f]+: No space left on device",
+                   r"Error.*object 0x[0-9a-f]+ failed: \d+ of 1024 pages were not filled, restore will fail")
+
+
+@test
+def leaves_before_commit_is_answered(where):
+    led, peer = greeted(where, env=slow_disk(1))
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=FD_OPEN | FILL_FIRST), memfd(4 * MIB))
+    peer.send(commit(1))
+    peer.sk.close()
+    daemon_says_no(led, peer, r"Error")
+
+
+@test
+def commit_twice(where):
+    led, peer = greeted(where, env=slow_disk(1))
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=FD_OPEN | FILL_FIRST), memfd(4 * MIB))
+    peer.send(commit(1)).send(commit(1))
+    daemon_says_no(led, peer, r"Error.*Message 4 .*out of order")
+
+
+@test
+def inherited_is_not_for_the_daemon(where):
+    led, peer = greeted(where)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=INHERITED | FILL_FIRST), memfd(4 * MIB))
+    daemon_says_no(led, peer, r"Error.*filled before resume, but that is not for us: it is inherited")
+
+
+@test
+def lazy_object_to_be_filled_first(where):
+    led, peer = greeted(where)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=FILL_FIRST), memfd(4 * MIB))
+    daemon_says_no(led, peer, r"Error.*filled before resume, but that is not for us")
+
+
+@test
+def pages_of_another_size(where):
+    led, peer = greeted(where)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=HUGETLB, page_size=2 * MIB), memfd(4 * MIB))
+    daemon_says_no(led, peer, r"Error.*has pages of 4096 bytes, restore told of 2097152")
+
+
+@test
+def huge_pages_without_the_flag(where):
+    led, peer = greeted(where)
+    peer.send(obj(shmid_of(led), 4 * MIB, flags=HUGETLB), memfd(4 * MIB))
+    daemon_says_no(led, peer, r"Error.*has pages of 4096 bytes, restore told of 4096 \(flags 0x20\)")
 
 
 @test
@@ -288,7 +376,7 @@ def commit_of_what_was_not_sent(where):
 def silent_in_a_message(where):
     """A peer that stops talking does not hold the daemon for ever; it hangs up here"""
     led, peer = greeted(where)
-    peer.send(msg(OBJECT, b"", length=16))
+    peer.send(msg(OBJECT, b"", length=24))
     peer.sk.shutdown(socket.SHUT_WR)
     daemon_says_no(led, peer, r"Error.*closed the lazy-pages socket")
 

@@ -138,29 +138,50 @@ TEST(overflow)
 	CHECK_EQ(add_raw(0, PG, (1ULL << 63) - 2 * PG, LIMIT), 0);
 }
 
-TEST(find_at_the_edges)
+TEST(from_at_the_edges)
 {
 	struct extents ex = { 0 };
 
-	CHECK(!extents_find(&ex, 0));
-	CHECK(!extents_find(&ex, UINT64_MAX));
+	CHECK(!extents_from(&ex, 0));
+	CHECK(!extents_from(&ex, UINT64_MAX));
 
 	CHECK_EQ(add(&ex, 2, 2, 0, 3), 0);
 	CHECK_EQ(add(&ex, 4, 1, 9, 3), 0);
 	CHECK_EQ(add(&ex, 8, 1, 20, 3), 0);
 
-	CHECK(!extents_find(&ex, 0));
-	CHECK(!extents_find(&ex, 2 * PG - 1));
-	CHECK(extents_find(&ex, 2 * PG) == &ex.v[0]);
-	CHECK(extents_find(&ex, 4 * PG - 1) == &ex.v[0]);
-	CHECK(extents_find(&ex, 4 * PG) == &ex.v[1]);
-	CHECK(extents_find(&ex, 5 * PG - 1) == &ex.v[1]);
-	CHECK(!extents_find(&ex, 5 * PG));
-	CHECK(!extents_find(&ex, 8 * PG - 1));
-	CHECK(extents_find(&ex, 8 * PG) == &ex.v[2]);
-	CHECK(extents_find(&ex, 9 * PG - 1) == &ex.v[2]);
-	CHECK(!extents_find(&ex, 9 * PG));
-	CHECK(!extents_find(&ex, UINT64_MAX));
+	CHECK(extents_from(&ex, 0) == &ex.v[0]);
+	CHECK(extents_from(&ex, 2 * PG) == &ex.v[0]);
+	CHECK(extents_from(&ex, 4 * PG - 1) == &ex.v[0]);
+	CHECK(extents_from(&ex, 4 * PG) == &ex.v[1]);
+	CHECK(extents_from(&ex, 5 * PG - 1) == &ex.v[1]);
+	CHECK(extents_from(&ex, 5 * PG) == &ex.v[2]);
+	CHECK(extents_from(&ex, 8 * PG - 1) == &ex.v[2]);
+	CHECK(extents_from(&ex, 9 * PG - 1) == &ex.v[2]);
+	CHECK(!extents_from(&ex, 9 * PG));
+	CHECK(!extents_from(&ex, UINT64_MAX));
+
+	CHECK(extents_next(&ex, &ex.v[0]) == &ex.v[1]);
+	CHECK(extents_next(&ex, &ex.v[1]) == &ex.v[2]);
+	CHECK(!extents_next(&ex, &ex.v[2]));
+	extents_free(&ex);
+}
+
+TEST(count)
+{
+	struct extents ex = { 0 };
+
+	CHECK_EQ(extents_count(&ex, 0, UINT64_MAX), 0);
+	CHECK_EQ(add(&ex, 2, 2, 0, 3), 0);
+	CHECK_EQ(add(&ex, 4, 1, 9, 3), 0);
+	CHECK_EQ(add(&ex, 8, 1, 20, 3), 0);
+
+	CHECK_EQ(extents_count(&ex, 0, UINT64_MAX), 3);
+	CHECK_EQ(extents_count(&ex, 0, 2 * PG), 0);
+	CHECK_EQ(extents_count(&ex, 0, 2 * PG + 1), 1);
+	CHECK_EQ(extents_count(&ex, 3 * PG, 5 * PG), 2);
+	CHECK_EQ(extents_count(&ex, 4 * PG, 8 * PG), 1);
+	CHECK_EQ(extents_count(&ex, 5 * PG, 8 * PG), 0);
+	CHECK_EQ(extents_count(&ex, 5 * PG, 9 * PG), 1);
 	extents_free(&ex);
 }
 
@@ -179,12 +200,12 @@ TEST(many)
 	CHECK_EQ(ex.n, nr);
 
 	for (i = 0; i < nr; i++) {
-		const struct extent *e = extents_find(&ex, 2 * i * PG + i % PG);
+		const struct extent *e = extents_from(&ex, 2 * i * PG + i % PG);
 
 		CHECK(e == &ex.v[i]);
 		CHECK_EQ(e->src_off, i * PG);
 		CHECK_EQ(e->src_fd, i % 5);
-		CHECK(!extents_find(&ex, (2 * i + 1) * PG));
+		CHECK(extents_from(&ex, (2 * i + 1) * PG) == extents_next(&ex, e));
 	}
 	extents_free(&ex);
 }
@@ -207,7 +228,7 @@ TEST(no_memory)
 			CHECK_EQ(add(&ex, 2 * i, 1, 0, 3), 0);
 		}
 		CHECK_EQ(ex.n, i + 1);
-		CHECK(extents_find(&ex, 2 * i * PG) == &ex.v[i]);
+		CHECK(extents_from(&ex, 2 * i * PG) == &ex.v[i]);
 	}
 	unit_fail_realloc(0);
 	extents_free(&ex);

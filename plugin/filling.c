@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <linux/falloc.h>
+
+#include "criu_internals.h"
+#include "fill.h"
+#include "filling.h"
+#include "object.h"
+#include "task.h"
+
+/* The daemon looks for tasks that vanished once in so many jobs */
+#define PROBE_JOBS 64
+
+static struct fill_pool *pool;
+static struct epoll_rfd pool_rfd;
+static unsigned int nr_workers;
+static int epoll_fd = -1;
+static unsigned int nr_background; /* jobs submitted for no fault */
+static unsigned int nr_reaped;
+
+static unsigned long job_pages(const struct fill_job *job)
+{
+	const struct object *obj = job->owner;
+
+	return (unsigned long)(job->len / obj->page_size);
+}
+
+/* Puts pages [page, page + nr), all EMPTY, into a new job: as many as fit, one at least */
+static struct fill_job *make_job(struct object *obj, unsigned long page, unsigned long nr)
+{
+	uint64_t off = (uint64_t)page * obj->page_size;
+	uint64_t end = off + (uint64_t)nr * obj->page_size;
+	unsigned int nr_segs = FILL_SEGS;
+	const struct extent *e;
+	struct fill_job *job;
+
+	if (object_is_huge(obj)) {
+		/* a huge page is filled as a whole, however many extents it has */
+		end = off + obj->page_size;
+		nr_segs = extents_count(&obj->extents, off, end);
+	} else if (end > off + FILL_UNIT) {
+		end = off + FILL_UNIT;
+	}
+
+	job = malloc(sizeof(*job) + nr_segs * sizeof(job->segs[0]));
+	if (!job)
+		return NULL;
+
+	*job = (struct fill_job){
+		.owner = obj,
+		.off = off,
+		.way = object_is_huge(obj) ? FILL_MAPPED : FILL_PWRITE,
+		.obj_fd = obj->fd,
+		.obj_size = obj->size,
+	};
+
+	for (e = extents_from(&obj->extents, off); e && e->off < end && job->nr_segs < nr_segs;
+	     e = extents_next(&obj->extents, e)) {
+		uint64_t from = e->off > off ? e->off : off;
+		uint64_t to = e->off + e->len < end ? e->off + e->len : end;
+
+		job->segs[job->nr_segs++] = (struct fill_seg){
+			.off = from,
+			.src_off = e->src_off + (from - e->off),
+			.len = (uint32_t)(to - from),
+			.src_fd = e->src_fd,
+		};
+		off = to;
+	}
+
+	job->len = (object_is_huge(obj) ? end : off) - job->off;
+	page_map_set(&obj->map, page, job_pages(job), PAGE_FILLING);
+	return job;
+}
+
+/* Submits the next piece of obj for no fault; false if there is none. */
+static bool submit_background(struct object *obj)
+{
+	struct fill_job *job;
+	unsigned long page;
+
+	if (!object_wants_fill(obj))
+		return false;
+
+	page = page_map_next_empty(&obj->map, obj->cursor);
+	if (page == obj->map.pages)
+		page = page_map_next_empty(&obj->map, 0);
+	if (page == obj->map.pages)
+		return false;
+
+	job = make_job(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)));
+	if (!job) {
+		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * obj->page_size);
+		object_fail(obj);
+		return false;
+	}
+
+	obj->cursor = page + job_pages(job);
+	job->background = 1;
+	nr_background++;
+	fill_submit(pool, job, 0);
+	return true;
+}
+
+void filling_more(void)
+{
+	struct object *obj, *n;
+	bool some = true;
+
+	while (some && nr_background < 2 * nr_workers) {
+		some = false;
+		list_for_each_entry_safe(obj, n, &objects, l) {
+			if (nr_background == 2 * nr_workers)
+				break;
+			if (submit_background(obj)) {
+				some = true;
+				/* who was served goes to the end */
+				list_move_tail(&obj->l, &objects);
+			}
+		}
+	}
+}
+
+static void job_failed(struct object *obj, const struct fill_job *job)
+{
+	if (obj->state != OBJECT_FILLING)
+		return;
+
+	switch (job->result) {
+	case FILL_READ_ERROR:
+		pr_err("Object %#x: can't read the contents of offset %#" PRIx64 ": %s; check the images' disk\n", obj->shmid,
+		       job->err_off, strerror(job->err));
+		break;
+	case FILL_SHORT:
+		pr_err("Object %#x: the images end before the contents of offset %#" PRIx64
+		       "; were they truncated during restore?\n",
+		       obj->shmid, job->err_off);
+		break;
+	default:
+		pr_err("Object %#x: can't store the contents of offset %#" PRIx64
+		       ": %s; check memory and the limits of this daemon's cgroup\n",
+		       obj->shmid, job->err_off, strerror(job->err));
+		break;
+	}
+	object_fail(obj);
+}
+
+static void reap(void)
+{
+	struct fill_job *job, *next;
+
+	for (job = fill_reap(pool); job; job = next) {
+		struct object *obj = job->owner;
+
+		next = job->next;
+		nr_background -= (unsigned int)job->background;
+		if (job->result == FILL_OK)
+			object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
+		else
+			job_failed(obj, job);
+		free(job);
+
+		if (++nr_reaped % PROBE_JOBS == 0)
+			tasks_probe();
+	}
+}
+
+/* Jobs are done, or somebody called filling_kick() */
+static int pool_event(struct epoll_rfd *rfd)
+{
+	uint64_t n;
+
+	if (read(rfd->fd, &n, sizeof(n)) < 0 && errno != EAGAIN) {
+		pr_perror("Can't read eventfd");
+		return -1;
+	}
+
+	tasks_retry();
+	reap();
+	filling_more();
+	if (objects_answer_commit())
+		return -1;
+
+	return tasks_some_dropped();
+}
+
+void filling_kick(void)
+{
+	uint64_t one = 1;
+
+	if (pool && write(fill_pool_eventfd(pool), &one, sizeof(one)) < 0)
+		pr_perror("Can't write eventfd");
+}
+
+void filling_init(int epollfd, unsigned int workers)
+{
+	epoll_fd = epollfd;
+	nr_workers = workers;
+}
+
+int filling_start(void)
+{
+	int err;
+
+	if (pool)
+		return 0;
+
+	err = fill_pool_create(&pool, nr_workers);
+	if (err) {
+		pr_err("Can't start %u fill workers: %s\n", nr_workers, strerror(-err));
+		return -1;
+	}
+
+	pool_rfd.fd = fill_pool_eventfd(pool);
+	pool_rfd.read_event = pool_event;
+	return epoll_add_rfd(epoll_fd, &pool_rfd);
+}
+
+/* Of the window around page, the run of EMPTY pages that page is in */
+static struct fill_job *make_urgent_job(struct object *obj, unsigned long page)
+{
+	unsigned long window = window_pages(obj), lo = page & ~(window - 1);
+	unsigned long first = page, end = lo + window;
+
+	while (first > lo && page_map_get(&obj->map, first - 1) == PAGE_EMPTY)
+		first--;
+
+	return make_job(obj, first, page_map_run(&obj->map, first, end - first));
+}
+
+int filling_urgent(struct object *obj, unsigned long page)
+{
+	struct fill_job *job;
+
+	if (page_map_get(&obj->map, page) != PAGE_EMPTY) {
+		/* on its way; if it is still queued, then before all others */
+		fill_promote(pool, obj, (uint64_t)page * obj->page_size);
+		return 0;
+	}
+
+	/* a job holds a limited number of extents: go on until page itself is in one */
+	while (page_map_get(&obj->map, page) == PAGE_EMPTY) {
+		job = make_urgent_job(obj, page);
+		if (!job)
+			return -ENOMEM;
+		fill_submit(pool, job, 1);
+	}
+	return 0;
+}
+
+void filling_fini(void)
+{
+	fill_pool_destroy(pool);
+	pool = NULL;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef LSHM_FILLING_H
+#define LSHM_FILLING_H
+
+struct object;
+
+/*
+ * What the fill workers do next: makes jobs of the pages of objects, and hands
+ * back what has become of them. Here is the policy. The event loop's alone.
+ */
+
+/* Where events are waited for, and how many threads may fill. */
+void filling_init(int epollfd, unsigned int workers);
+
+/* Starts the workers, if they are not there yet. After guard_start(). 0, or -1 with the reason logged. */
+int filling_start(void);
+
+/* Keeps the workers busy with what object_wants_fill(), the objects taking turns. */
+void filling_more(void);
+
+/* A fault waits for page, which is EMPTY, FILLING or DOOMED: it goes before all others. 0 or -ENOMEM. */
+int filling_urgent(struct object *obj, unsigned long page);
+
+/*
+ * Has the event loop call tasks_retry() soon, after it has looked at the
+ * userfaultfds, and look for tasks that are not busy any more.
+ */
+void filling_kick(void);
+
+/* Lets the workers finish what they have in hand, and ends them. */
+void filling_fini(void);
+
+#endif
