@@ -116,6 +116,9 @@ TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 build/demo/%: demo/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
 
+build/bench/%: bench/%.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
+
 build/e2e/mapper: test/lib/mapper.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
@@ -145,7 +148,7 @@ patches-verify: | $(BASE_TARBALL)
 #
 # Checks. What they build with make wants its built-in rules, which we do without.
 #
-.PHONY: test test-upstream demo lint
+.PHONY: test test-upstream demo bench lint
 test: all $(RIG)
 	$(Q)MAKEFLAGS= sh test/run.sh $(T)
 test-upstream: all criu-plain
@@ -153,6 +156,8 @@ test-upstream: all criu-plain
 	$(Q)MAKEFLAGS= test/upstream.sh -s
 demo: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= demo/demo.sh
+bench: all criu-plain build/bench/holder $(RIG)
+	$(Q)bench/before_resume.py
 lint: build/plugin/flags
 	$(Q)sh scripts/lint.sh build/plugin/flags
 
@@ -197,6 +202,7 @@ help:
 #: test-upstream      CRIU's own tests with the patched CRIU and the plugin, and a control
 #: lint               style and static analysis
 #: demo               see a restore that does not wait for its shared memory
+#: bench              what is filled before resume: how long that takes, and eager CRIU
 #: install            CRIU, plugin, man pages: PREFIX, PLUGINDIR, DESTDIR
 #: uninstall          remove what install put there
 #: clean              remove what was built; keeps the tarball and build/criu-git
