@@ -156,7 +156,8 @@ int task_event(struct cr_lazy_task *lt, const struct uffd_msg *msg, struct cr_la
 
 	switch (msg->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		return task_fault(task, msg->arg.pagefault.address, msg->arg.pagefault.flags);
+		return task_fault(task, msg->arg.pagefault.address, msg->arg.pagefault.flags,
+				  (pid_t)msg->arg.pagefault.feat.ptid);
 	case UFFD_EVENT_FORK:
 		return forked(task, child);
 	case UFFD_EVENT_REMOVE:

@@ -41,7 +41,7 @@ static void defer(struct task *task, uint64_t addr, uint64_t flags)
 		return;
 	}
 
-	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags };
+	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags, .tid = task->faulter };
 	list_add_tail(&w->l, &deferred);
 	filling_kick();
 }
@@ -176,6 +176,8 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 	size_t i;
 	int ret;
 
+	if (task->faulter)
+		removal_fault_of(&task->removal, task->faulter, task->ids, task->nr_objs);
 	ret = removal_locate(&task->removal, addr, task->ids, task->nr_objs, &m);
 	if (ret <= 0)
 		return ret;
@@ -204,38 +206,59 @@ static bool uses_huge_pages(const struct task *task)
 }
 
 /*
- * A fault outside of the mappings we know: CRIU's, in private memory, or in one
- * that we have to learn of. A page that is not there can be tried to be
- * continued: that works on shmem only, and on hugetlbfs for no less than a huge
- * page. One that is there must not be, it could be a page whose contents are
- * still to come.
+ * Tries to continue a page that is not there, at an address that is in no mapping
+ * we know: that works on shmem only, and on hugetlbfs for no less than a huge page.
+ * Returns what task_fault() does, or 1 if one of our objects is mapped there.
  */
-static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
+static int probe(struct task *task, uint64_t addr, uint64_t flags)
 {
 	int ret;
 
-	if (!(flags & UFFD_PAGEFAULT_FLAG_MINOR)) {
-		ret = uffd_continue(task->lt->uffd, addr, PAGE_SIZE, NULL, PAGE_SIZE);
-		if (ret == -EINVAL && (!uses_huge_pages(task) || !task_learn_mapping(task, addr)))
-			return -ENOTSUP;
-		if (ret == -EAGAIN) {
-			defer(task, addr, flags);
-			return 0;
-		}
-		if (ret == -ENOENT)
-			uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
-		if (ret == -ESRCH)
-			task_gone(task);
-		if (ret != -EFAULT && ret != -EINVAL)
-			return 0;
+	ret = uffd_continue(task->lt->uffd, addr, PAGE_SIZE, NULL, PAGE_SIZE);
+	switch (ret) {
+	case 0: /* by now it is there, and mapped */
+		return 0;
+	case -EFAULT:
+		return 1;
+	case -EINVAL:
+		return uses_huge_pages(task) && task_learn_mapping(task, addr) ? 1 : -ENOTSUP;
+	case -EAGAIN:
+		defer(task, addr, flags);
+		return 0;
+	case -ENOENT:
+		uffd_wake(task->lt->uffd, addr, PAGE_SIZE);
+		return 0;
+	case -ESRCH:
+		task_gone(task);
+		return 0;
+	default:
+		pr_warn("Task %d: can't tell what is mapped at %#" PRIx64 ": %s\n", task->lt->pid, addr, strerror(-ret));
+		return 1;
 	}
+}
 
-	if (task_learn_mapping(task, addr) == 1)
+/*
+ * A fault outside of the mappings we know: CRIU's, in private memory, or in one
+ * that we have to learn of. A page that is there must not be probed, it could be
+ * one whose contents are still to come.
+ */
+static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
+{
+	int ret = 1;
+
+	if (!(flags & UFFD_PAGEFAULT_FLAG_MINOR))
+		ret = probe(task, addr, flags);
+	if (ret <= 0)
+		return ret;
+
+	if (task_learn_mapping(task, addr) == 1) {
+		vma_table_find(&task->vmas, addr)->obj->faults++;
 		task_answer(task, addr);
-	else
+	} else {
 		/* right, if late: the userfaultfd is closed when all objects are complete */
 		pr_warn("Task %d: the fault at %#" PRIx64 " waits for the end of the lazy restore\n", task->lt->pid,
 			addr);
+	}
 	return 0;
 }
 
@@ -256,23 +279,31 @@ void tasks_retry(void)
 		struct task *task = w->task;
 		uint64_t addr = w->addr, flags = w->flags;
 
+		task->faulter = w->tid;
 		list_del(&w->l);
 		free(w);
 		if (vma_table_find(&task->vmas, addr))
 			task_answer(task, addr);
 		else
 			answer_outside(task, addr, flags);
+		task->faulter = 0;
 	}
 }
 
-int task_fault(struct task *task, uint64_t addr, uint64_t flags)
+int task_fault(struct task *task, uint64_t addr, uint64_t flags, pid_t tid)
 {
 	const struct vma *vma;
 
 	addr &= ~(uint64_t)(PAGE_SIZE - 1);
 	vma = vma_table_find(&task->vmas, addr);
-	if (!vma)
-		return fault_outside(task, addr, flags);
+	if (!vma) {
+		int ret;
+
+		task->faulter = tid;
+		ret = fault_outside(task, addr, flags);
+		task->faulter = 0;
+		return ret;
+	}
 
 	vma->obj->faults++;
 	task_answer(task, addr);

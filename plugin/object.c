@@ -242,7 +242,7 @@ void object_fail(struct object *obj)
 	obj->state = OBJECT_FAILED;
 	if (obj->delivery == CR_SHMEM_BEFORE_RESUME) {
 		/* no task has been resumed, and none will be: COMMIT is refused */
-		pr_err("object %#x failed: %lu of %lu pages were not filled, restore will fail\n", obj->shmid, obj->map.left,
+		pr_err("object %#x failed: %lu of %lu pages were not filled, so restore can not go on\n", obj->shmid, obj->map.left,
 		       obj->map.pages);
 		return;
 	}

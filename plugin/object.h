@@ -43,11 +43,11 @@ struct object {
 	struct list_head partial_punches; /* struct partial_punch */
 
 	struct timespec began; /* to be filled without being asked */
-	uint64_t filled;    /* pages written from the images */
-	uint64_t zeroed;    /* pages of holes allocated for a fault */
-	uint64_t faults;    /* events */
-	uint64_t mapped;    /* pages mapped by UFFDIO_CONTINUE */
-	unsigned int tasks; /* that mapped it, children included */
+	uint64_t filled;       /* pages written from the images */
+	uint64_t zeroed;       /* pages of holes allocated for a fault */
+	uint64_t faults;       /* events */
+	uint64_t mapped;       /* pages mapped by UFFDIO_CONTINUE */
+	unsigned int tasks;    /* that mapped it, children included */
 };
 
 /* A thread of task waits at addr for a page */
@@ -56,6 +56,7 @@ struct waiter {
 	struct task *task;
 	uint64_t addr;	/* of the page */
 	uint64_t flags; /* of the fault, where addr is in no known mapping */
+	pid_t tid;	/* as in task_fault(), there as well */
 	unsigned long page;
 };
 

@@ -90,12 +90,14 @@ static bool is_of(const struct proc_mapping *m, void *arg)
 struct addr_query {
 	uint64_t addr;
 	struct proc_mapping *result;
+	bool some; /* the process has memory */
 };
 
 static bool is_at(const struct proc_mapping *m, void *arg)
 {
-	const struct addr_query *q = arg;
+	struct addr_query *q = arg;
 
+	q->some = true;
 	if (q->addr < m->start || q->addr >= m->end)
 		return false;
 	*q->result = *m;
@@ -105,8 +107,10 @@ static bool is_at(const struct proc_mapping *m, void *arg)
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m)
 {
 	struct addr_query q = { .addr = addr, .result = m };
+	int ret;
 
-	return find_in_maps(pid, is_at, &q);
+	ret = find_in_maps(pid, is_at, &q);
+	return !ret && !q.some ? -ESRCH : ret;
 }
 
 /* What fn says of pid if it maps one of the list, 0, or -errno */
@@ -274,6 +278,36 @@ static uint64_t count_switches(pid_t pid, pid_t tid)
 		sum += strtoull(p + strlen("voluntary_ctxt_switches:"), NULL, 10);
 
 	return sum;
+}
+
+bool has_thread(pid_t pid, pid_t tid)
+{
+	struct dirent *de;
+	bool found = false;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	if (!dir)
+		return false;
+
+	while (!found && (de = readdir(dir))) {
+		pid_t t = (pid_t)strtol(de->d_name, NULL, 10);
+		char buf[4096], *p;
+
+		if (t <= 0 || !read_thread_file(pid, t, "status", buf, sizeof(buf)))
+			continue;
+		/* "NSpid:\t12\t3\n": from our namespace to its own; a kernel without has none but ours */
+		p = strstr(buf, "\nNSpid:");
+		if (p)
+			p[1 + strcspn(p + 1, "\n")] = '\0';
+		p = p ? strrchr(p, '\t') : NULL;
+		found = (p ? strtol(p, NULL, 10) : t) == tid;
+	}
+
+	closedir(dir);
+	return found;
 }
 
 static void forget_thread(struct madvise_calls *calls, pid_t tid)

@@ -49,8 +49,11 @@ struct proc_mapping {
 	int is_private;
 };
 
-/* The mapping of pid that contains addr: 1 found, 0 none (or no such process), -errno. */
+/* The mapping of pid that contains addr: 1 found, 0 none, -ESRCH no such process, or not ours, -errno. */
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
+
+/* Whether pid has a thread that is tid in its own pid namespace. */
+bool has_thread(pid_t pid, pid_t tid);
 
 /* A madvise() that a thread is in */
 struct madvise_call {

@@ -129,6 +129,43 @@ void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids,
 	clock_gettime(CLOCK_MONOTONIC, &w->last_event);
 }
 
+/* The one among those noted that has the thread; 0 if it is none, or several */
+static pid_t owner_of_thread(const struct removal_watch *w, pid_t tid)
+{
+	pid_t owner = 0;
+	size_t i;
+
+	for (i = 0; i < w->nr_pids; i++) {
+		if (!has_thread(w->pids[i], tid))
+			continue;
+		if (owner)
+			return 0;
+		owner = w->pids[i];
+	}
+
+	return owner;
+}
+
+void removal_fault_of(struct removal_watch *w, pid_t tid, const struct inode_id *ids, size_t nr)
+{
+	pid_t owner;
+
+	owner = owner_of_thread(w, tid);
+	if (!owner) {
+		/*
+		 * Noted before it was born, perhaps. Or it is another process
+		 * with the same memory: vfork() makes such.
+		 */
+		w->nr_pids = 0;
+		note_owners(w, ids, nr);
+		owner = owner_of_thread(w, tid);
+	}
+	if (owner) {
+		w->pids[0] = owner;
+		w->nr_pids = 1;
+	}
+}
+
 int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
 		   struct proc_mapping *m)
 {
@@ -141,9 +178,10 @@ int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id
 	for (i = 0; i < w->nr_pids; i++) {
 		int ret = find_mapping(w->pids[i], addr, &other);
 
-		if (ret < 0)
+		/* the only one we knew is dead, but somebody has its memory */
+		if (ret < 0 && (ret != -ESRCH || w->nr_pids == 1))
 			return -1;
-		if (!ret)
+		if (ret <= 0)
 			continue;
 		if (!inode_is_in(&other.id, ids, nr)) {
 			others = true;

@@ -40,6 +40,12 @@ void removal_fini(struct removal_watch *w);
 void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids, size_t nr);
 
 /*
+ * Thread tid, as its own pid namespace counts, is blocked in a fault: that tells
+ * who of several is the owner, unless they have equal ones in different namespaces.
+ */
+void removal_fault_of(struct removal_watch *w, pid_t tid, const struct inode_id *ids, size_t nr);
+
+/*
  * What is mapped at addr by those who might be the owner of the userfaultfd: 1
  * one of the objects, *m tells; 0 none of them has an object there; -1 they
  * contradict each other.

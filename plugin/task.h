@@ -27,7 +27,8 @@ struct task {
 	struct inode_id *ids; /* of objs, in the same order */
 	size_t nr_objs;
 	struct removal_watch removal;
-	bool gone; /* no fault will be answered any more */
+	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being looked at, or 0 */
+	bool gone;     /* no fault will be answered any more */
 };
 
 /*
@@ -65,8 +66,8 @@ bool task_unfinished(const struct task *task);
 /* In pages, from the beginning of vma's object. */
 unsigned long vma_page(const struct vma *vma, uint64_t addr);
 
-/* A fault at addr (bytes); flags are UFFD_PAGEFAULT_FLAG_*. Returns what the EVENT hook does. */
-int task_fault(struct task *task, uint64_t addr, uint64_t flags);
+/* A fault at addr (bytes) of thread tid; flags are UFFD_PAGEFAULT_FLAG_*. Returns what the EVENT hook does. */
+int task_fault(struct task *task, uint64_t addr, uint64_t flags, pid_t tid);
 
 /*
  * What is known of a task's mappings is what restore announced, less what events

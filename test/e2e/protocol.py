@@ -288,7 +288,7 @@ def can_not_be_filled_before_resume(where):
     peer.send(commit(1))
     check(peer.status() == (COMMIT_REPLY, 2), "COMMIT is not refused")
     daemon_says_no(led, peer, r"Error.*can't store the contents of offset 0x[0-9a-f]+: No space left on device",
-                   r"Error.*object 0x[0-9a-f]+ failed: \d+ of 1024 pages were not filled, restore will fail")
+                   r"Error.*object 0x[0-9a-f]+ failed: \d+ of 1024 pages were not filled, so restore can not go on")
 
 
 @test

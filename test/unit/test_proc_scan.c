@@ -413,10 +413,10 @@ TEST_NS(no_such_process)
 	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 1); /* the stack is where ours is */
 	CHECK_SYS(kill(pid, SIGKILL));
 	CHECK_SYS(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT));
-	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 0); /* a zombie */
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), -ESRCH); /* a zombie */
 	check_killed(pid);
-	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 0);
-	CHECK_EQ(find_mapping(pid + 1000, (uintptr_t)&here, &m), 0);
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), -ESRCH);
+	CHECK_EQ(find_mapping(pid + 1000, (uintptr_t)&here, &m), -ESRCH);
 }
 
 TEST_NS(mapping_can_not_be_looked_for)
@@ -431,7 +431,41 @@ TEST_NS(mapping_can_not_be_looked_for)
 	set_fd_limit(limit);
 	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 1);
 	become_nobody(0);
-	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), 0); /* not ours */
+	CHECK_EQ(find_mapping(pid, (uintptr_t)&here, &m), -ESRCH); /* not ours */
+}
+
+/*
+ * has_thread()
+ */
+
+TEST_NS(thread_of_a_process)
+{
+	pid_t pid = mapper(-1, -1);
+
+	CHECK(has_thread(pid, pid));
+	CHECK(!has_thread(pid, pid + 1));
+	CHECK(!has_thread(pid, getpid()));
+	CHECK(has_thread(getpid(), getpid()));
+	check_killed(pid);
+	CHECK(!has_thread(pid, pid));
+}
+
+/* What counts is the number in the thread's own namespace */
+TEST_NS(thread_in_another_pid_namespace)
+{
+	pid_t pid;
+	int status;
+
+	CHECK_SYS(unshare(CLONE_NEWPID));
+	pid = (pid_t)CHECK_SYS(fork());
+	if (!pid)
+		for (;;)
+			pause();
+
+	CHECK(has_thread(pid, 1));
+	CHECK(!has_thread(pid, pid));
+	CHECK_SYS(kill(pid, SIGKILL));
+	CHECK_SYS(waitpid(pid, &status, 0));
 }
 
 /*

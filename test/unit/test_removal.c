@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <sys/syscall.h>
 
 #include "processes.h"
@@ -417,11 +418,12 @@ TEST_NS(looks_again)
  */
 
 /* A child with page of a memfd at addr, in place of what was there; -1: nothing at all */
-static void put_at(char *addr, int memfd, size_t page, int flags)
+static pid_t put_at(char *addr, int memfd, size_t page, int flags)
 {
 	volatile int *ready = unit_shared_alloc(sizeof(int));
+	pid_t pid = (pid_t)CHECK_SYS(fork());
 
-	if (!CHECK_SYS(fork())) {
+	if (!pid) {
 		map_shared(fd, 1); /* it is a user of the object in any case */
 		CHECK_SYS(munmap(addr, 4 * PG));
 		if (memfd >= 0)
@@ -431,6 +433,7 @@ static void put_at(char *addr, int memfd, size_t page, int flags)
 			pause();
 	}
 	WAIT_FOR(*ready);
+	return pid;
 }
 
 /* A free place in all of them */
@@ -567,6 +570,38 @@ TEST_NS(objects_contradict)
 }
 
 /* Once it is known who the owner is, the others do not matter */
+/* A fault tells who is the owner, also if another of them was taken for it */
+TEST_NS(locates_of_who_faults)
+{
+	char *addr = setup_locate();
+	pid_t one = put_at(addr, fd, 1, MAP_SHARED), two = put_at(addr, fd, 3, MAP_SHARED), three;
+	struct proc_mapping m;
+	int status;
+
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
+	removal_fault_of(&watch, two, &id, 1);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 1);
+	CHECK_EQ(m.pgoff, 3 * PG);
+	removal_fault_of(&watch, one, &id, 1);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 1);
+	CHECK_EQ(m.pgoff, PG);
+
+	/* born later */
+	three = put_at(addr, -1, 0, 0);
+	removal_fault_of(&watch, three, &id, 1);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 0);
+
+	/* nobody we can see: as if there had been no fault */
+	removal_fault_of(&watch, 12345, &id, 1);
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
+
+	/* somebody else has the memory of a dead owner, if it has events still */
+	removal_fault_of(&watch, two, &id, 1);
+	CHECK_SYS(kill(two, SIGKILL));
+	CHECK_SYS(waitpid(two, &status, 0));
+	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
+}
+
 TEST_NS(locates_of_the_owner)
 {
 	struct step steps[] = { { 3, PG, MADV_DONTNEED, false }, { 0, 0, -1, true } };
