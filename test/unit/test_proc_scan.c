@@ -446,6 +446,7 @@ TEST_NS(thread_of_a_process)
 	CHECK(!has_thread(pid, pid + 1));
 	CHECK(!has_thread(pid, getpid()));
 	CHECK(has_thread(getpid(), getpid()));
+	CHECK_SYS(kill(pid, SIGKILL));
 	check_killed(pid);
 	CHECK(!has_thread(pid, pid));
 }
