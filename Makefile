@@ -110,7 +110,8 @@ $(PLUGIN): $(OBJECTS)
 #
 # What demo and tests run: the ledger, shims, and CRIU's python module for images.
 #
-RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) build/.pycriu
+RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) \
+	build/oracle/oracle build/.pycriu
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
@@ -127,6 +128,9 @@ build/e2e/%.so: test/lib/%.c Makefile | build/.deps
 
 build/e2e/%.so: test/e2e/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -fPIC -shared -o $@ $< -ldl
+
+build/oracle/oracle: $(wildcard test/oracle/*.c) test/oracle/program.h Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^)
 
 build/.pycriu: $(CRIU)/criu/criu
 	$(Q)$(BUILD_CRIU) $(CRIU) lib </dev/null >build/pycriu.log 2>&1 || { tail -n 20 build/pycriu.log; exit 1; } >&2
