@@ -38,7 +38,7 @@ class Generator:
             left -= pages
             kind = self.r.choice(("anon", "anon", "memfd", "memfd", "fd")) if i else self.r.choice(("anon", "memfd"))
             tail = self.r.randint(1, PAGE - 1) if kind != "anon" and self.chance(0.4) else 0
-            self.p.objs.append(Obj(i, kind, pages, tail, self.make_data(pages)))
+            self.p.objs.append(Obj(i, kind, pages, tail, 0, self.make_data(pages)))
 
     def make_data(self, pages):
         if self.chance(0.6):
@@ -144,10 +144,9 @@ class Generator:
         p = self.model.proc_of(actor)
         names = {
             "any": ["load"] * 8 + ["store"] * 5 + ["lane"] * 2 + ["unmap"] * 2 + ["protect"] * 3 + ["advise"] * 10 +
-                   ["remap"] * 5 + ["kwrite"] * 3 + ["kread"] * 3 + ["vmread"] * 3 + ["vmwrite"] * 2 + ["memread"] +
-                   ["lock"] + ["unlock"] + ["anon"] + ["fork"] * 2 + ["fd"] * 3 + ["end"],
+                   ["remap"] * 5 + ["kwrite"] * 3 + ["kread"] * 3 + ["vmread"] * 3 + ["vmwrite"] * 2 + ["lock"] + ["unlock"] + ["anon"] + ["fork"] * 2 + ["fd"] * 3 + ["end"],
             "lane": ["lane"] * 5 + ["advise_keep", "fork"],
-            "reads": ["load"] * 4 + ["kwrite", "vmread", "memread", "advise_keep", "fork"],
+            "reads": ["load"] * 4 + ["kwrite", "vmread", "advise_keep", "fork"],
             "remove": ["advise"] * 3 + ["remove"] * 2 + ["load", "store"],
         }[self.theme]
         name = self.r.choice(names)
@@ -159,7 +158,7 @@ class Generator:
             free = set(range(MAX_ACTORS)) - self.model.used_actors
             return Op(actor, "self", "fork", (min(free),)) if free and len(self.model.procs) < 6 else None
         other = None
-        if name in ("vmread", "vmwrite", "memread"):
+        if name in ("vmread", "vmwrite"):
             other = self.r.choice(sorted(self.model.procs))
             place = self.make_place(other)
             other = self.model.procs[other].actors[0]
@@ -174,7 +173,7 @@ class Generator:
 
     def make_memory_op(self, actor, name, place, other):
         slot, first, nr = place
-        if name in ("kwrite", "kread", "vmread", "vmwrite", "memread"):
+        if name in ("kwrite", "kread", "vmread", "vmwrite"):
             offset = first * PAGE + self.r.choice((0, 0, self.r.randrange(PAGE)))
             length = self.r.choice((8, self.r.randint(1, PAGE), min(nr, 15) * PAGE, self.r.randint(1, 15 * PAGE)))
             seed = (self.r.randrange(1 << 20),) if name in ("kread", "vmwrite") else ()

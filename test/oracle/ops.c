@@ -363,19 +363,6 @@ static void op_vmwrite(const struct op *op)
 	free(buf);
 }
 
-static void op_memread(const struct op *op)
-{
-	char *buf = new_buffer(0), path[32];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", pid_of(op->arg[3]));
-	fd = open(path, O_RDONLY);
-	NEED(fd >= 0);
-	got_bytes(op, pread(fd, buf, (size_t)op->arg[2], (off_t)(uintptr_t)byte_addr(op)), buf);
-	close(fd);
-	free(buf);
-}
-
 /* By descriptor, on objects that have one: OBJ OFFSET LEN [SEED] */
 
 static int fd_of(const struct op *op)
@@ -462,7 +449,6 @@ op_fn op_find(const char *name)
 		{ "kread", op_kread },
 		{ "vmread", op_vmread },
 		{ "vmwrite", op_vmwrite },
-		{ "memread", op_memread },
 		{ "truncate", op_truncate },
 		{ "punch", op_punch },
 		{ "pread", op_pread },

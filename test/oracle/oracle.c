@@ -141,6 +141,12 @@ static void make_objects(void)
 
 		fill_pages(p, r->nr, (uint64_t)(r->id * 100000 + r->first));
 	}
+	for (i = 0; i < MAX_OBJECTS; i++) {
+		const struct object *o = &prog.objects[i];
+
+		if (o->used && o->tail && !o->past)
+			memset(o->staging + (size_t)(o->pages - 1) * PAGE + o->tail, 0, PAGE - (size_t)o->tail);
+	}
 }
 
 /* Everybody who does not need the object as a whole any more */

@@ -31,6 +31,7 @@ from shrink import shrink
 
 CLONE_NEWNS, CLONE_NEWPID, MS_REC, MS_PRIVATE = 0x20000, 0x20000000, 0x4000, 0x40000
 CHUNK = 25
+LOGS = os.path.join(lib.BUILD, "test-logs", "oracle")
 PROGRAMS = os.path.join(HERE, "programs")
 
 
@@ -61,18 +62,24 @@ def in_namespace(fn):
         os._exit(status)
 
 
+def keep_logs(where, keep):
+    shutil.rmtree(keep, ignore_errors=True)
+    os.makedirs(keep)
+    for name in os.listdir(where):
+        if os.path.isfile(os.path.join(where, name)):
+            shutil.copy(os.path.join(where, name), keep)
+
+
 def try_program(program, repeat=1, keep=None):
     """None and the run, or what is wrong"""
     where = tempfile.mkdtemp(prefix="lshm-oracle-")
     try:
         return None, run_program(where, program, repeat)
-    except (Difference, Undefined) as e:
-        return e, None
-    except lib.TestFailure as e:
+    except (Difference, Undefined, lib.TestFailure) as e:
+        if keep:
+            keep_logs(where, keep)
         return e, None
     finally:
-        if keep and sys.exc_info()[0]:
-            shutil.copytree(where, keep, dirs_exist_ok=True)
         shutil.rmtree(where, ignore_errors=True)
 
 
@@ -93,7 +100,7 @@ class Worker:
         os.nice(5)
         for name, program in self.work:
             began = time.monotonic()
-            wrong, run = try_program(program, self.args.repeat)
+            wrong, run = try_program(program, self.args.repeat, os.path.join(LOGS, name))
             if not wrong:
                 self.tell(name=name, ops=program.nr_ops(), faults=run.faults, early=run.early, objects=run.objects,
                           seconds=time.monotonic() - began)
@@ -108,7 +115,9 @@ class Worker:
         """What has come, or None at the end"""
         data = os.read(self.reader, 65536)
         if not data:
-            os.waitpid(self.pid, 0)
+            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            if status:
+                raise RuntimeError("a worker died, status %d" % status)
             return None
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
@@ -142,9 +151,8 @@ def report_wrong(result):
     print("%s: %s\n    %s" % (result["name"], result["wrong"], result["text"]))
     print("    again: test/oracle/oracle.py --seed %s --repeat 20" % result["name"])
     if result["short"]:
-        keep = os.path.join(lib.BUILD, "test-logs", "oracle")
-        os.makedirs(keep, exist_ok=True)
-        path = os.path.join(keep, "%s.prog" % result["name"])
+        os.makedirs(LOGS, exist_ok=True)
+        path = os.path.join(LOGS, "%s.prog" % result["name"])
         with open(path, "w") as f:
             f.write(result["short"])
         print("%s    again: test/oracle/oracle.py --repeat 20 --program %s" % (result["short"], path))

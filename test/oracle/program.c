@@ -19,14 +19,14 @@ static void need_room(bool there_is, const char *line)
 		wrong_line(line);
 }
 
-/* obj ID anon|memfd|fd PAGES TAIL */
+/* obj ID anon|memfd|fd PAGES TAIL PAST */
 static bool object_line(const char *line)
 {
 	struct object o = { .used = true, .fd = -1 };
 	char kind[16];
 	long id;
 
-	if (sscanf(line, "obj %ld %15s %ld %ld", &id, kind, &o.pages, &o.tail) != 4)
+	if (sscanf(line, "obj %ld %15s %ld %ld %ld", &id, kind, &o.pages, &o.tail, &o.past) != 5)
 		return false;
 	need_room(id >= 0 && id < MAX_OBJECTS, line);
 	o.kind = !strcmp(kind, "anon") ? OBJ_ANON : !strcmp(kind, "memfd") ? OBJ_MEMFD :

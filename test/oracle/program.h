@@ -41,7 +41,9 @@ enum object_kind { OBJ_ANON,
 struct object {
 	bool used;
 	enum object_kind kind;
-	long pages, tail; /* tail: bytes in the last page, 0 for all */
+	long pages;
+	long tail; /* bytes in the last page, 0 for all */
+	long past; /* something was stored in the rest of it */
 	char *staging;	  /* all of it, mapped until the processes have their own mappings */
 	int fd;
 };

@@ -16,7 +16,7 @@ ALL_LANES = (1 << LANES) - 1
 MAX_ACTORS, MAX_SLOTS, MAX_STEPS, MAX_OPS = 16, 48, 512, 1024
 
 Op = namedtuple("Op", "actor via name args")
-Obj = namedtuple("Obj", "id kind pages tail data")  # data: [(first, nr)]
+Obj = namedtuple("Obj", "id kind pages tail past data")  # data: [(first, nr)]
 Map = namedtuple("Map", "proc slot obj pgoff nr private prot")
 
 
@@ -44,7 +44,7 @@ class Program:
     def text(self):
         lines = ["# SPDX-License-Identifier: GPL-2.0-only", "# seed %d" % self.seed, "disk %d" % self.disk]
         for o in self.objs:
-            lines.append("obj %d %s %d %d" % (o.id, o.kind, o.pages, o.tail))
+            lines.append("obj %d %s %d %d %d" % (o.id, o.kind, o.pages, o.tail, o.past))
             lines += ["data %d %d %d" % (o.id, first, nr) for first, nr in o.data]
         for proc, actors in sorted(self.procs.items()):
             lines.append("proc %d %s" % (proc, " ".join(map(str, actors))))
@@ -90,7 +90,7 @@ class Program:
                 p.steps.append([])
                 continue
             if words[0] == "obj":
-                p.objs.append(Obj(int(words[1]), words[2], int(words[3]), int(words[4]), []))
+                p.objs.append(Obj(int(words[1]), words[2], *map(int, words[3:6]), []))
                 continue
             if words[0] in ("disk", "data", "proc", "map", "cow"):
                 n = list(map(int, words[1:]))
@@ -108,7 +108,7 @@ class Program:
 
 
 PAGE_OPS = ("load", "store", "lane", "blind", "unmap", "protect", "advise", "lock", "unlock", "anon")
-BYTE_OPS = ("kwrite", "kread", "vmread", "vmwrite", "memread")
+BYTE_OPS = ("kwrite", "kread", "vmread", "vmwrite")
 FD_OPS = ("truncate", "punch", "pread", "pwrite")
 
 # What is mapped at a page; locked: 0 no, 1 mlock(), 2 MLOCK_ONFAULT
@@ -196,8 +196,9 @@ class Model:
                 continue
             bits = mask(ent.page, 1, lanes)
             if ent.private:
+                # to copy a page is to look at all of it
                 (e.write if write else e.read)(*private)
-                e.read(("o", ent.obj), bits)
+                e.read(("o", ent.obj), mask(ent.page, 1))
             else:
                 (e.write if write else e.read)(("o", ent.obj), bits)
 
@@ -258,7 +259,7 @@ class Model:
                     e.write(("v", q, slot), EVERYTHING)
                 e.write(("life", q), 1)
         e.read(("life", p), 1)
-        if name in ("vmread", "vmwrite", "memread"):
+        if name in ("vmread", "vmwrite"):
             e.read(("life", self.proc_of(a[3])), 1)
         return e
 

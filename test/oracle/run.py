@@ -19,7 +19,11 @@ TIMEOUT = 20.0
 
 
 class Difference(Exception):
-    """The lazy restore did not show what the eager one had shown"""
+    """The lazy restore did not show what the eager one had shown; or has failed, and kind tells in what"""
+
+    def __init__(self, kind, text):
+        super().__init__(text)
+        self.kind = kind
 
 
 class Undefined(Exception):
@@ -115,7 +119,10 @@ class Run(lib.Ledger):
             status = self.finish_daemon(TIMEOUT)
             self.daemon_end = self.daemon_end or time.monotonic()
             if status:
-                raise Difference("the daemon's status is %d: %s" % (status, self.errors("lazy-pages.log")[-400:]))
+                raise Difference("daemon", "the daemon's status is %d: %s" % (status, self.errors("lazy-pages.log")[-400:]))
+
+    def keep_report(self):
+        os.rename(self.report_file, self.report_file + ".lazy")
 
     def eager(self):
         def restore():
@@ -130,7 +137,7 @@ class Run(lib.Ledger):
             self.start_daemon(env=dict(lib.slow_disk(self.program.disk), CRIU_LAZY_SHMEM_WORKERS=workers))
             status = lib.Ledger.restore(self, "--lazy-pages")
             if status:
-                raise Difference("lazy restore: status %d: %s %s" % (
+                raise Difference("restore", "lazy restore: status %d: %s %s" % (
                     status, self.errors("restore.log"), self.errors("lazy-pages.log")))
         self.daemon_end = None
         result, steps = self.go_on(restore)
@@ -177,13 +184,14 @@ def run_program(where, program, repeat=1):
             try:
                 seen = run.lazy()
             except lib.TestFailure as e:
-                raise Difference(str(e))
+                raise Difference("test", str(e))
             different = first_difference(expected, seen)
             if different:
+                run.keep_report()
                 again = first_difference(expected, run.eager())
                 if again:
                     raise Undefined(again)
-                raise Difference(different)
+                raise Difference("seen", different)
             lib.check(run.objects == run.lazy_objects(), "%d objects were lazy, and not %d" % (
                 run.objects, run.lazy_objects()))
         return run

@@ -72,7 +72,7 @@ def shrink(program, wrong, try_it, seconds):
             if not q.maps or not is_defined(q):
                 continue
             why = try_it(q, REPEAT)
-            if why is not None and type(why) is type(wrong):
+            if getattr(why, "kind", None) == wrong.kind:
                 best, wrong, found = q, why, True
                 break
     return best, wrong
