@@ -11,8 +11,13 @@ VIA_OPS = ("load", "store", "advise", "unmap", "protect", "remap", "exec")
 
 
 class Generator:
-    def __init__(self, seed):
+    def __init__(self, seed, everything):
         self.r = random.Random(seed)
+        self.everything = everything
+        # Tasks that map different things at the same addresses. Of what a task maps that was
+        # not announced the daemon learns in /proc, from tasks that must not contradict each
+        # other. So, but for everything, such programs have no ops that need it.
+        self.same_addresses = self.chance(0.3)
         self.p = Program()
         self.p.seed = seed
         self.make_objects()
@@ -58,7 +63,9 @@ class Generator:
             threads = self.r.choice((1, 1, 2, 3))
             self.p.procs[proc] = list(range(actor, actor + threads))
             actor += threads
-            slots = iter(self.r.sample(range(5), 5) if self.chance(0.5) else range(5))
+            slots = list(range(5)) if self.same_addresses else list(range(5 * proc, 5 * proc + 5))
+            self.r.shuffle(slots)
+            slots = iter(slots)
             for n in range(self.r.choice((1, 2, 3, 4))):
                 self.make_mapping(proc, next(slots), self.p.objs[0] if not n else self.r.choice(self.p.objs))
 
@@ -150,6 +157,8 @@ class Generator:
             "remove": ["advise"] * 3 + ["remove"] * 2 + ["load", "store"],
         }[self.theme]
         name = self.r.choice(names)
+        if self.same_addresses and not self.everything and name in ("fork", "remap", "anon"):
+            return None
         if name == "end":
             return self.make_end(actor)
         if name == "fd":
@@ -167,12 +176,20 @@ class Generator:
         if not place:
             return None
         op = self.make_memory_op(actor, name, place, other)
-        if op and op.name in VIA_OPS and self.chance(0.12):
+        if op and self.chance(0.12) and op.name in VIA_OPS and self.may_be_in_child(op):
             op = op._replace(via=self.r.choice(("vfork", "clone")))
         return op
 
+    def may_be_in_child(self, op):
+        """The daemon looks for the threads that are in madvise() in tasks that it has met"""
+        return self.everything or op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE)
+
+    def mapped_by_others(self, p, slot):
+        return any(proc.slots.get(slot) for q, proc in self.model.procs.items() if q != p)
+
     def make_memory_op(self, actor, name, place, other):
         slot, first, nr = place
+        p = self.model.proc_of(actor)
         if name in ("kwrite", "kread", "vmread", "vmwrite"):
             offset = first * PAGE + self.r.choice((0, 0, self.r.randrange(PAGE)))
             length = self.r.choice((8, self.r.randint(1, PAGE), min(nr, 15) * PAGE, self.r.randint(1, 15 * PAGE)))
@@ -189,13 +206,16 @@ class Generator:
         }.get(name, lambda: ())
         if name == "remap":
             return self.make_remap(actor, slot, first, nr)
+        if name == "anon" and not self.everything and self.mapped_by_others(p, slot):
+            return None
         return Op(actor, "self", {"advise_keep": "advise", "remove": "advise"}.get(name, name),
                   (slot, first, nr) + extra())
 
     def make_remap(self, actor, slot, first, nr):
         p = self.model.proc_of(actor)
         pages = self.model.procs[p].slots[slot]
-        free = sorted(set(range(MAX_SLOTS)) - self.model.used_slots[p])
+        used = self.model.used_slots
+        free = sorted(set(range(MAX_SLOTS)) - (used[p] if self.everything else set().union(*used.values())))
         kind = self.r.choice(("move", "dup", "dontunmap", "grow", "shrink", "move_grow", "move_shrink"))
         if self.chance(0.5) and kind != "grow":
             first, nr = min(pages), max(pages) + 1 - min(pages)
@@ -237,5 +257,6 @@ class Generator:
         return Op(actor, "self", name, ()) if len(self.model.procs) > 1 else None
 
 
-def generate(seed):
-    return Generator(seed).p
+def generate(seed, everything=False):
+    """everything: with what the plugin is known not to bear, see README.md"""
+    return Generator(seed, everything).p

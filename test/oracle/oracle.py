@@ -191,7 +191,7 @@ def stop(workers):
 def seeds_of(worker, args, end):
     seed = args.first_seed + worker
     while (not args.seeds or seed < args.first_seed + args.seeds) and (not end or time.monotonic() < end):
-        yield str(seed), generate(seed)
+        yield str(seed), generate(seed, args.everything)
         seed += args.jobs
 
 
@@ -250,6 +250,7 @@ def main():
     ap.add_argument("--go-on", action="store_true", help="after a difference")
     ap.add_argument("--no-shrink", dest="shrink", action="store_false")
     ap.add_argument("--shrink-seconds", type=float, default=120)
+    ap.add_argument("--everything", action="store_true", help="with what is known not to work, see README.md")
     ap.add_argument("-v", action="store_true", help="print the program")
     args = ap.parse_args()
 
@@ -257,7 +258,7 @@ def main():
         if args.program:
             work = [(os.path.basename(args.program), Program.parse(lib.read(args.program)))]
         else:
-            work = [(str(args.seed), generate(args.seed))]
+            work = [(str(args.seed), generate(args.seed, args.everything))]
         args.jobs = 1
         if args.v:
             print(work[0][1].text())

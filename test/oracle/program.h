@@ -12,7 +12,7 @@
 /* What a program can have at most; oracle.py keeps below that */
 #define MAX_OBJECTS 8
 #define MAX_ACTORS  16
-#define MAX_SLOTS   48
+#define MAX_SLOTS   128
 #define MAX_STEPS   512
 #define MAX_OPS	    1024
 #define MAX_LINES   256 /* of each other kind */

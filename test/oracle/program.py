@@ -13,7 +13,7 @@ POPULATE_READ, POPULATE_WRITE = ADVICE["populate_read"], ADVICE["populate_write"
 PAGE = 4096
 LANES = 8
 ALL_LANES = (1 << LANES) - 1
-MAX_ACTORS, MAX_SLOTS, MAX_STEPS, MAX_OPS = 16, 48, 512, 1024
+MAX_ACTORS, MAX_SLOTS = 16, 128  # program.h
 
 Op = namedtuple("Op", "actor via name args")
 Obj = namedtuple("Obj", "id kind pages tail past data")  # data: [(first, nr)]
@@ -255,7 +255,7 @@ class Model:
                 q = self.proc_of(a[0]) if name == "kill" else p
                 if q is None:
                     return None
-                for slot in range(MAX_SLOTS):
+                for slot in self.procs[q].slots:
                     e.write(("v", q, slot), EVERYTHING)
                 e.write(("life", q), 1)
         e.read(("life", p), 1)
