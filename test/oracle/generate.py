@@ -43,7 +43,8 @@ class Generator:
             left -= pages
             kind = self.r.choice(("anon", "anon", "memfd", "memfd", "fd")) if i else self.r.choice(("anon", "memfd"))
             tail = self.r.randint(1, PAGE - 1) if kind != "anon" and self.chance(0.4) else 0
-            self.p.objs.append(Obj(i, kind, pages, tail, 0, self.make_data(pages)))
+            past = int(bool(tail) and self.everything and self.chance(0.5))
+            self.p.objs.append(Obj(i, kind, pages, tail, past, self.make_data(pages)))
 
     def make_data(self, pages):
         if self.chance(0.6):
@@ -110,12 +111,24 @@ class Generator:
             if not free:
                 break
             op = self.make_op(self.r.choice(free))
-            if op and self.model.may_run(group + [op]):
+            if op and self.model.may_run(group + [op]) and (self.everything or self.keeps_clear(group, op)):
                 group.append(op)
         if group:
             self.r.shuffle(group)
             self.model.run(group)
             self.p.steps.append(group)
+
+    def keeps_clear(self, group, op):
+        """Of what the plugin is known not to bear"""
+        p = self.model.proc_of(op.actor)
+        if op.name == "fork":  # copies of a lazy object's pages, when the parent is retired before its child
+            return not any(e.private for pages in self.model.procs[p].slots.values() for e in pages.values())
+        if op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE):
+            return True
+        # who of several threads did which call
+        return not any(o.name == "advise" and self.model.proc_of(o.actor) == p and o.args[0] == op.args[0] and
+                       {o.args[3], op.args[3]} == {DONTNEED, REMOVE} and o.args[1] < op.args[1] + op.args[2] and
+                       op.args[1] < o.args[1] + o.args[2] for o in group)
 
     def make_kill(self):
         """Somebody is killed while it waits for pages"""

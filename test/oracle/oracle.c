@@ -2,14 +2,14 @@
 /*
  * Runs a program made by oracle.py, over shared memory:
  *
- *   oracle PROGRAM LOG GO
+ *   oracle PROGRAM LOG GO RESTORED
  *
  * Processes and their threads are the program's actors. They prepare the memory,
  * LOG gets the line "ready", and all wait to be dumped. Once restored (the file GO
  * is there) they do the program's steps. In a step some actors do an op each, at
  * the same time; the next step comes when all have done theirs. What they see they
  * write to LOG, in lines "STEP ACTOR ...". In the end all look at all that they
- * map, and once more when GO is gone.
+ * map, and once more when GO is gone. Nobody dies before the file RESTORED is there.
  *
  * The first process, the director, maps nothing of the memory under test. It tells
  * the others by pipes when to act. Nothing else of ours is shared.
@@ -35,7 +35,7 @@ struct done {
 	pid_t pid;
 };
 
-static const char *log_file, *go_file;
+static const char *log_file, *go_file, *restored_file;
 static int cmd_pipe[MAX_ACTORS][2], done_pipe[2];
 
 /* The actor's view: who is where, from the last command */
@@ -294,14 +294,14 @@ static void buried(int step, int actor, const bool *dies)
 	pids[actor] = 0;
 }
 
-static bool wait_is_over(const bool *busy)
+static bool any(const bool *flags)
 {
 	int i;
 
 	for (i = 0; i < MAX_ACTORS; i++)
-		if (busy[i])
-			return false;
-	return true;
+		if (flags[i])
+			return true;
+	return false;
 }
 
 /* Waits until all who are busy have said that they are done, or are dead if they are to die */
@@ -311,7 +311,7 @@ static void wait_for_all(int step, bool *busy, const bool *dies)
 	struct done d;
 	int i;
 
-	while (!wait_is_over(busy)) {
+	while (any(busy)) {
 		for (i = 0; i < MAX_ACTORS; i++)
 			p[i] = (struct pollfd){ .fd = pidfds[i], .events = POLLIN };
 		p[MAX_ACTORS] = (struct pollfd){ .fd = done_pipe[0], .events = POLLIN };
@@ -334,6 +334,12 @@ static void wait_for_all(int step, bool *busy, const bool *dies)
 	open_pidfds();
 }
 
+static void wait_file(const char *file, bool there)
+{
+	while (!access(file, F_OK) != there)
+		usleep(1000);
+}
+
 static void direct(int step, const bool *who)
 {
 	struct command c = { .step = step };
@@ -341,6 +347,8 @@ static void direct(int step, const bool *who)
 	int i;
 
 	expect_deaths(step, dies);
+	if (any(dies)) /* criu must have let go of them all, it does not expect one to be gone */
+		wait_file(restored_file, true);
 	memcpy(c.pids, pids, sizeof(pids));
 	for (i = 0; i < MAX_ACTORS; i++)
 		busy[i] = (who[i] && pids[i]) || dies[i];
@@ -385,12 +393,6 @@ static void direct_look(int step)
 	direct(step, who);
 }
 
-static void wait_go(bool there)
-{
-	while (!access(go_file, F_OK) != there)
-		usleep(1000);
-}
-
 static void make_pipes(void)
 {
 	int i;
@@ -409,11 +411,12 @@ int main(int argc, char **argv)
 
 	if (!strcmp(argv[0], "oracle-done"))
 		return 0;
-	if (argc != 4)
+	if (argc != 5)
 		return 2;
 	program_read(argv[1]);
 	log_file = argv[2];
 	go_file = argv[3];
+	restored_file = argv[4];
 
 	catch_faults();
 	make_pipes();
@@ -425,12 +428,12 @@ int main(int argc, char **argv)
 	leave_staging();
 	observe(-1, -1, "ready");
 
-	wait_go(true);
+	wait_file(go_file, true);
 	open_pidfds();
 	direct_program();
 	direct_look(STEP_LOOK);
 	observe(STEP_LOOK, -1, "looked");
-	wait_go(false);
+	wait_file(go_file, false);
 	direct_look(STEP_AGAIN);
 	observe(STEP_AGAIN, -1, "end");
 	finish();

@@ -8,7 +8,7 @@ an eager one.
   oracle.py --seeds N [--first-seed S] [--jobs J]
   oracle.py --seconds T [--first-seed S]
   oracle.py --seed S [-v]        one, as often as --repeat says
-  oracle.py --program FILE       one that is stored
+  oracle.py --program FILE       one that is stored, or several
 
 A seed that shows a difference is shrunk to a short program (--no-shrink: not).
 """
@@ -149,7 +149,8 @@ class Total:
 
 def report_wrong(result):
     print("%s: %s\n    %s" % (result["name"], result["wrong"], result["text"]))
-    print("    again: test/oracle/oracle.py --seed %s --repeat 20" % result["name"])
+    if result["name"].isdigit():
+        print("    again: test/oracle/oracle.py --seed %s --repeat 20" % result["name"])
     if result["short"]:
         os.makedirs(LOGS, exist_ok=True)
         path = os.path.join(LOGS, "%s.prog" % result["name"])
@@ -244,7 +245,7 @@ def main():
     ap.add_argument("--first-seed", type=int, default=1)
     ap.add_argument("--seconds", type=float)
     ap.add_argument("--seed", type=int)
-    ap.add_argument("--program")
+    ap.add_argument("--program", dest="programs", action="append", default=[])
     ap.add_argument("--repeat", type=int, default=1)
     ap.add_argument("--jobs", type=int, default=2)
     ap.add_argument("--go-on", action="store_true", help="after a difference")
@@ -254,14 +255,14 @@ def main():
     ap.add_argument("-v", action="store_true", help="print the program")
     args = ap.parse_args()
 
-    if args.seed is not None or args.program:
-        if args.program:
-            work = [(os.path.basename(args.program), Program.parse(lib.read(args.program)))]
+    if args.seed is not None or args.programs:
+        if args.programs:
+            work = [(os.path.basename(f), Program.parse(lib.read(f))) for f in args.programs]
         else:
             work = [(str(args.seed), generate(args.seed, args.everything))]
         args.jobs = 1
         if args.v:
-            print(work[0][1].text())
+            print("".join(p.text() for _, p in work))
         total = run_all(lambda i: work, args)
     elif args.seeds or args.seconds:
         end = time.monotonic() + args.seconds if args.seconds else None

@@ -50,8 +50,9 @@ class Run(lib.Ledger):
         super().__init__(where)
         self.file = os.path.join(where, "program")
         self.go = os.path.join(where, "go")
+        self.restored = os.path.join(where, "restored")
         self.no_plugins = os.path.join(where, "none")
-        self.args = [ORACLE, self.file, self.report_file, self.go]
+        self.args = [ORACLE, self.file, self.report_file, self.go, self.restored]
         self.program = program
         self.faults = self.early = self.objects = 0
         os.makedirs(self.no_plugins, exist_ok=True)
@@ -100,11 +101,14 @@ class Run(lib.Ledger):
         open(self.go, "w").close()
         try:
             restore()
+            open(self.restored, "w").close()
             lib.wait_for(lambda: self.looked(), "the program does not come to its end; it was at:\n%s" %
                          lib.read(self.report_file)[-300:], TIMEOUT)
             self.before_end()
         finally:
             os.unlink(self.go)
+            if os.path.exists(self.restored):
+                os.unlink(self.restored)
         lib.wait_for(lambda: not others(), "processes are left: %s" % [
             (p, lib.read("/proc/%d/comm" % p).strip()) for p in others()], TIMEOUT)
         return self.observations()
