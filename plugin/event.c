@@ -13,7 +13,7 @@ int task_peek(struct cr_lazy_task *lt)
 	struct task *task = lt->priv;
 
 	if (task_unfinished(task))
-		removal_peek(&task->removal, lt->uffd, task->ids, task->nr_objs);
+		removal_peek(&task->removal, &task->owner, lt->uffd, task->ids, task->nr_objs);
 
 	return 0;
 }
@@ -78,6 +78,11 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 		int ret;
 
 		if (!vma) {
+			if (!classified && task->owner.nr != 1) {
+				/* who could be the owner may have different things there */
+				kind = removal_classify(&task->removal, &task->owner, start, end, task->ids, task->nr_objs);
+				classified = true;
+			}
 			ret = task_learn_mapping(task, addr);
 			if (!ret && addr == start)
 				return -ENOTSUP; /* private memory */
@@ -92,7 +97,7 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 		if (!part_of(vma, start, end, &part))
 			continue;
 		if (!classified)
-			kind = removal_classify(&task->removal, start, end, task->ids, task->nr_objs);
+			kind = removal_classify(&task->removal, &task->owner, start, end, task->ids, task->nr_objs);
 		classified = true;
 
 		if (kind == REMOVAL_UNKNOWN) {

@@ -177,8 +177,8 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 	int ret;
 
 	if (task->faulter)
-		removal_fault_of(&task->removal, task->faulter, task->ids, task->nr_objs);
-	ret = removal_locate(&task->removal, addr, task->ids, task->nr_objs, &m);
+		owner_has_thread(&task->owner, task->faulter, task->ids, task->nr_objs);
+	ret = owner_locate(&task->owner, addr, task->ids, task->nr_objs, &m);
 	if (ret <= 0)
 		return ret;
 

@@ -113,6 +113,18 @@ int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m)
 	return !ret && !q.some ? -ESRCH : ret;
 }
 
+static bool is_any(const struct proc_mapping *m, void *arg)
+{
+	(void)m;
+	(void)arg;
+	return true;
+}
+
+bool has_memory(pid_t pid)
+{
+	return find_in_maps(pid, is_any, NULL) != 0;
+}
+
 /* What fn says of pid if it maps one of the list, 0, or -errno */
 static int look_at(pid_t pid, struct id_list *list, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
 {
@@ -246,8 +258,46 @@ static bool read_thread_file(pid_t pid, pid_t tid, const char *file, char *buf, 
 enum thread_place {
 	THREAD_RUNNING,
 	THREAD_IN_MADVISE,
+	THREAD_WAITS, /* in another call, for its event to be read */
 	THREAD_ELSEWHERE,
 };
+
+static bool call_raises_events(long nr)
+{
+	switch (nr) {
+	case SYS_mmap:
+	case SYS_munmap:
+	case SYS_mremap:
+	case SYS_brk:
+	case SYS_shmat:
+	case SYS_shmdt:
+	case SYS_clone:
+	case SYS_clone3:
+#ifdef SYS_fork
+	case SYS_fork:
+#endif
+#ifdef SYS_process_madvise
+	case SYS_process_madvise:
+#endif
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Whether a blocked thread waits for its event to be read: all do so in one function
+ * of fs/userfaultfd.c. Where the kernel does not tell ("0"), what call it is in.
+ */
+static bool waits_for_reader(pid_t pid, pid_t tid, long nr)
+{
+	char buf[128];
+
+	if (!read_thread_file(pid, tid, "wchan", buf, sizeof(buf)) || !strcmp(buf, "0"))
+		return call_raises_events(nr);
+
+	return strstr(buf, "userfaultfd") != NULL;
+}
 
 /* "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */
 static enum thread_place where_is(pid_t pid, pid_t tid, struct madvise_call *call)
@@ -260,8 +310,10 @@ static enum thread_place where_is(pid_t pid, pid_t tid, struct madvise_call *cal
 		return THREAD_ELSEWHERE;
 	if (!strncmp(buf, "running", 7))
 		return THREAD_RUNNING;
-	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4 || nr != SYS_madvise)
+	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4)
 		return THREAD_ELSEWHERE;
+	if (nr != SYS_madvise)
+		return waits_for_reader(pid, tid, nr) ? THREAD_WAITS : THREAD_ELSEWHERE;
 
 	*call = (struct madvise_call){ .pid = pid, .tid = tid, .start = a0, .len = a1, .advice = (int)a2 };
 	return THREAD_IN_MADVISE;
@@ -338,31 +390,36 @@ static int note_call(struct madvise_calls *calls, struct madvise_call *call)
 	return 0;
 }
 
-int look_for_madvise(pid_t pid, struct madvise_calls *calls)
+unsigned int look_for_madvise(pid_t pid, struct madvise_calls *calls)
 {
 	struct madvise_call call;
 	struct dirent *de;
-	bool running = false;
+	unsigned int seen = 0;
 	char path[64];
-	int err = 0;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
 	if (!dir)
-		return -errno;
+		return 0;
 
-	while (!err && (de = readdir(dir))) {
+	while ((de = readdir(dir))) {
 		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
 
 		if (tid <= 0)
 			continue;
 		switch (where_is(pid, tid, &call)) {
 		case THREAD_RUNNING:
-			running = true;
+			seen |= LOOK_RUNNING;
 			break;
 		case THREAD_IN_MADVISE:
-			err = note_call(calls, &call);
+			/* without memory for it the event will not be known, see removal_classify() */
+			note_call(calls, &call);
+			seen |= LOOK_WAITS;
+			break;
+		case THREAD_WAITS:
+			seen |= LOOK_WAITS;
+			forget_thread(calls, tid);
 			break;
 		case THREAD_ELSEWHERE:
 			forget_thread(calls, tid);
@@ -371,7 +428,7 @@ int look_for_madvise(pid_t pid, struct madvise_calls *calls)
 	}
 
 	closedir(dir);
-	return err ? err : running;
+	return seen;
 }
 
 int madvise_call_left(const struct madvise_call *call)

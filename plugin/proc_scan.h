@@ -52,6 +52,9 @@ struct proc_mapping {
 /* The mapping of pid that contains addr: 1 found, 0 none, -ESRCH no such process, or not ours, -errno. */
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
 
+/* Whether pid is there, no zombie, and ours to look at. */
+bool has_memory(pid_t pid);
+
 /* Whether pid has a thread that is tid in its own pid namespace. */
 bool has_thread(pid_t pid, pid_t tid);
 
@@ -71,13 +74,16 @@ struct madvise_calls {
 	unsigned int look; /* counted up by the user before each round of looks */
 };
 
+#define LOOK_RUNNING (1U << 0) /* some thread is running, or about to */
+#define LOOK_WAITS   (1U << 1) /* some thread waits for its event to be read */
+
 /*
  * Looks at all threads of pid: notes those blocked in madvise(), forgets those
  * blocked elsewhere. One that is running is left as it was seen last: to read one
- * event wakes all threads which wait for theirs to be read, for a moment. Whether
- * there was a running thread, or -errno.
+ * event wakes all threads which wait for theirs to be read, for a moment. Returns
+ * LOOK_*; what could not be looked at is not seen.
  */
-int look_for_madvise(pid_t pid, struct madvise_calls *calls);
+unsigned int look_for_madvise(pid_t pid, struct madvise_calls *calls);
 
 /* Whether the thread has moved since the call was noted. */
 int madvise_call_left(const struct madvise_call *call);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,11 @@
  * for longer if there are more threads than processors.
  */
 #define SETTLE_NS 2000000L
+
+/* How long it may take a thread that has raised an event to get to sleep */
+#define ASLEEP_NS 100000000L
+
+/* Between two looks */
 #define LOOK_NS	  50000L
 
 /* How long to wait for the owner of an event to move, in looks */
@@ -29,7 +34,6 @@ void removal_fini(struct removal_watch *w)
 {
 	if (w->fdinfo >= 0)
 		close(w->fdinfo);
-	free(w->pids);
 	free(w->calls.v);
 	removal_init(w);
 }
@@ -56,51 +60,35 @@ static bool faults_pending(struct removal_watch *w, int uffd)
 	return p && sscanf(p, "pending: %lu", &pending) == 1 && pending;
 }
 
-static int note_pid(pid_t pid, int pidfd, void *arg)
+/* uffd is readable, and what will be read is not a fault */
+static bool event_is_next(struct removal_watch *w, int uffd)
 {
-	struct removal_watch *w = arg;
-	pid_t *pids;
+	struct pollfd pfd = { .fd = uffd, .events = POLLIN };
 
-	(void)pidfd;
-	if (w->nr_pids == w->cap_pids) {
-		pids = reallocarray(w->pids, w->cap_pids + 64, sizeof(*pids));
-		if (!pids)
-			return -ENOMEM;
-		w->pids = pids;
-		w->cap_pids += 64;
-	}
-	w->pids[w->nr_pids++] = pid;
-	return 1;
+	return poll(&pfd, 1, 0) == 1 && !faults_pending(w, uffd);
 }
 
-/* Who owns a userfaultfd stays the same, so they are looked for once */
-static int note_owners(struct removal_watch *w, const struct inode_id *ids, size_t nr)
+struct looking {
+	struct madvise_calls *calls;
+	unsigned int seen; /* LOOK_* */
+};
+
+static int look_at_one(pid_t pid, void *arg)
 {
-	int ret;
+	struct looking *l = arg;
 
-	if (w->nr_pids)
-		return 0;
-
-	ret = for_each_mapper(ids, nr, note_pid, w);
-	if (ret >= 0)
-		return 0;
-
-	/* some of them are as good as none: the owner could be one of the others */
-	w->nr_pids = 0;
-	return ret;
+	l->seen |= look_for_madvise(pid, l->calls);
+	return 0;
 }
 
-/* Whether some thread was running */
-static bool look(struct removal_watch *w)
+/* Returns LOOK_*: what was seen of the threads of all who might be the owner */
+static unsigned int look(struct removal_watch *w, const struct owner *o)
 {
-	bool running = false;
-	size_t i;
+	struct looking l = { .calls = &w->calls };
 
 	w->calls.look++;
-	for (i = 0; i < w->nr_pids; i++)
-		running |= look_for_madvise(w->pids[i], &w->calls) > 0;
-
-	return running;
+	owner_for_each(o, look_at_one, &l);
+	return l.seen;
 }
 
 static int64_t ns_since(const struct timespec *t)
@@ -118,87 +106,22 @@ static void pause_ns(long ns)
 	nanosleep(&t, NULL);
 }
 
-void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids, size_t nr)
+void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const struct inode_id *ids, size_t nr)
 {
-	if (faults_pending(w, uffd))
-		return;
+	struct timespec began;
+	unsigned int seen;
 
-	note_owners(w, ids, nr);
-	while (look(w) && ns_since(&w->last_event) < SETTLE_NS)
+	clock_gettime(CLOCK_MONOTONIC, &began);
+	while (event_is_next(w, uffd)) {
+		owner_find(o, ids, nr);
+		seen = look(w, o);
+		/* there is one, but who raised it may not be asleep yet; and others may just have been woken */
+		if (!(seen & LOOK_RUNNING) || ns_since(&began) > ASLEEP_NS ||
+		    ((seen & LOOK_WAITS) && ns_since(&w->last_event) > SETTLE_NS))
+			break;
 		pause_ns(LOOK_NS);
+	}
 	clock_gettime(CLOCK_MONOTONIC, &w->last_event);
-}
-
-/* The one among those noted that has the thread; 0 if it is none, or several */
-static pid_t owner_of_thread(const struct removal_watch *w, pid_t tid)
-{
-	pid_t owner = 0;
-	size_t i;
-
-	for (i = 0; i < w->nr_pids; i++) {
-		if (!has_thread(w->pids[i], tid))
-			continue;
-		if (owner)
-			return 0;
-		owner = w->pids[i];
-	}
-
-	return owner;
-}
-
-void removal_fault_of(struct removal_watch *w, pid_t tid, const struct inode_id *ids, size_t nr)
-{
-	pid_t owner;
-
-	owner = owner_of_thread(w, tid);
-	if (!owner) {
-		/*
-		 * Noted before it was born, perhaps. Or it is another process
-		 * with the same memory: vfork() makes such.
-		 */
-		w->nr_pids = 0;
-		note_owners(w, ids, nr);
-		owner = owner_of_thread(w, tid);
-	}
-	if (owner) {
-		w->pids[0] = owner;
-		w->nr_pids = 1;
-	}
-}
-
-int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
-		   struct proc_mapping *m)
-{
-	struct proc_mapping other;
-	bool ours = false, others = false;
-	size_t i;
-
-	if (note_owners(w, ids, nr))
-		return -1;
-	for (i = 0; i < w->nr_pids; i++) {
-		int ret = find_mapping(w->pids[i], addr, &other);
-
-		/* the only one we knew is dead, but somebody has its memory */
-		if (ret < 0 && (ret != -ESRCH || w->nr_pids == 1))
-			return -1;
-		if (ret <= 0)
-			continue;
-		if (!inode_is_in(&other.id, ids, nr)) {
-			others = true;
-			continue;
-		}
-		if (ours && (!same_inode(&other.id, &m->id) || other.start - other.pgoff != m->start - m->pgoff ||
-			     other.is_private != m->is_private))
-			return -1;
-		if (!ours)
-			*m = other;
-		ours = true;
-	}
-
-	if (ours && others)
-		return -1;
-
-	return ours;
 }
 
 static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t end)
@@ -208,16 +131,25 @@ static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t e
 	return start >= c->start && end <= ((c->start + c->len + page - 1) & ~(page - 1));
 }
 
-/* A call of the owner, who is known, that covers the range */
-static struct madvise_call *pick(struct removal_watch *w, uint64_t start, uint64_t end)
+/*
+ * A call that covers the range, of those who have the owner's memory. Of several it does not matter whose event was
+ * read if they are of one kind. If they are not, what a MADV_REMOVE covers may be
+ * gone at any time from its call until it returns, so also now; its own event, if
+ * this is not it, will find it in its call again.
+ */
+static struct madvise_call *pick(struct removal_watch *w, const struct owner *o, uint64_t start, uint64_t end)
 {
+	struct madvise_call *found = NULL;
 	size_t i;
 
-	for (i = 0; i < w->calls.n; i++)
-		if (w->calls.v[i].pid == w->pids[0] && call_covers(&w->calls.v[i], start, end))
-			return &w->calls.v[i];
+	for (i = 0; i < w->calls.n; i++) {
+		struct madvise_call *c = &w->calls.v[i];
 
-	return NULL;
+		if (call_covers(c, start, end) && (!found || c->advice == MADV_REMOVE) && owner_may_be(o, c->pid))
+			found = c;
+	}
+
+	return found;
 }
 
 /*
@@ -225,7 +157,7 @@ static struct madvise_call *pick(struct removal_watch *w, uint64_t start, uint64
  * may use the same addresses. All whose calls cover the range were blocked when
  * we looked last; the one whose event was read is the only one to move on.
  */
-static struct madvise_call *pick_who_moves(struct removal_watch *w, uint64_t start, uint64_t end)
+static pid_t who_moves(struct removal_watch *w, uint64_t start, uint64_t end)
 {
 	bool some = true;
 	size_t i;
@@ -239,44 +171,46 @@ static struct madvise_call *pick_who_moves(struct removal_watch *w, uint64_t sta
 			if (c->look != w->calls.look || !call_covers(c, start, end))
 				continue;
 			if (madvise_call_left(c))
-				return c;
+				return c->pid;
 			some = true;
 		}
 		if (some)
 			pause_ns(LOOK_NS);
 	}
 
-	return NULL;
+	return 0;
 }
 
-enum removal_kind removal_classify(struct removal_watch *w, uint64_t start, uint64_t end, const struct inode_id *ids,
-				   size_t nr)
+enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uint64_t start, uint64_t end,
+				   const struct inode_id *ids, size_t nr)
 {
 	struct madvise_call *call;
 	enum removal_kind kind;
+	pid_t pid;
 
-	if (!w->nr_pids) {
+	if (!o->nr) {
 		/* a fault was pending when we came, and is not any more */
-		note_owners(w, ids, nr);
-		look(w);
+		owner_find(o, ids, nr);
+		look(w, o);
 	}
 
-	if (w->nr_pids == 1) {
-		call = pick(w, start, end);
-		if (!call) {
-			/* not when we looked, but it may still be in its call */
-			look(w);
-			call = pick(w, start, end);
-		}
-	} else {
-		call = pick_who_moves(w, start, end);
+	if (o->nr != 1) {
+		pid = who_moves(w, start, end);
+		if (!pid)
+			return REMOVAL_UNKNOWN;
+		owner_is(o, pid);
+	}
+
+	call = pick(w, o, start, end);
+	if (!call) {
+		/* not when we looked, but it may still be in its call */
+		look(w, o);
+		call = pick(w, o, start, end);
 	}
 	if (!call)
 		return REMOVAL_UNKNOWN;
 
 	kind = call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
-	w->pids[0] = call->pid;
-	w->nr_pids = 1;
 	*call = w->calls.v[--w->calls.n]; /* its event is read */
 	return kind;
 }

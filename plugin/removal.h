@@ -7,6 +7,7 @@
 #include <time.h>
 #include <sys/types.h>
 
+#include "owner.h"
 #include "proc_scan.h"
 
 /*
@@ -18,9 +19,7 @@
  * though its fdinfo has no pending faults.
  */
 struct removal_watch {
-	int fdinfo;  /* of the userfaultfd, or -1 */
-	pid_t *pids; /* who might be its owner; one, once that is known */
-	size_t nr_pids, cap_pids;
+	int fdinfo; /* of the userfaultfd, or -1 */
 	struct madvise_calls calls;
 	struct timespec last_event; /* when removal_peek() saw one */
 };
@@ -37,24 +36,13 @@ void removal_init(struct removal_watch *w);
 void removal_fini(struct removal_watch *w);
 
 /* To be called when uffd is readable, before it is read. */
-void removal_peek(struct removal_watch *w, int uffd, const struct inode_id *ids, size_t nr);
+void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const struct inode_id *ids, size_t nr);
 
 /*
- * Thread tid, as its own pid namespace counts, is blocked in a fault: that tells
- * who of several is the owner, unless they have equal ones in different namespaces.
+ * What a remove event for [start, end) means, which was read after removal_peek().
+ * The owner is known then, unless it returns REMOVAL_UNKNOWN.
  */
-void removal_fault_of(struct removal_watch *w, pid_t tid, const struct inode_id *ids, size_t nr);
-
-/*
- * What is mapped at addr by those who might be the owner of the userfaultfd: 1
- * one of the objects, *m tells; 0 none of them has an object there; -1 they
- * contradict each other.
- */
-int removal_locate(struct removal_watch *w, uint64_t addr, const struct inode_id *ids, size_t nr,
-		   struct proc_mapping *m);
-
-/* What a remove event for [start, end) means, which was read after removal_peek(). */
-enum removal_kind removal_classify(struct removal_watch *w, uint64_t start, uint64_t end, const struct inode_id *ids,
-				   size_t nr);
+enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uint64_t start, uint64_t end,
+				   const struct inode_id *ids, size_t nr);
 
 #endif

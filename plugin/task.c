@@ -179,6 +179,7 @@ int task_exit(struct cr_lazy_task *lt)
 
 	task_gone(task);
 	removal_fini(&task->removal);
+	owner_fini(&task->owner);
 	list_del(&task->l);
 	free(task);
 	return 0;

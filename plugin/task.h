@@ -7,6 +7,7 @@
 
 #include "common/list.h"
 #include "criu.h"
+#include "owner.h"
 #include "removal.h"
 #include "vma_table.h"
 
@@ -26,6 +27,7 @@ struct task {
 	struct object **objs;
 	struct inode_id *ids; /* of objs, in the same order */
 	size_t nr_objs;
+	struct owner owner;
 	struct removal_watch removal;
 	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being looked at, or 0 */
 	bool gone;     /* no fault will be answered any more */

@@ -151,7 +151,7 @@ class Run(lib.Ledger):
     def count(self, steps):
         """How lazy it was"""
         counters = self.counters()
-        self.objects = self.log("lazy-pages.log").count(" pages to fill in ")
+        self.objects = self.log("restore.log").count(" is restored lazily")
         self.faults = sum(c["faults"] for c in counters)
         self.early = sum(len(self.program.steps[step]) for step, t in steps if t < self.daemon_end)
 

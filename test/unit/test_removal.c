@@ -94,6 +94,7 @@ static void do_when_told(char *addr, size_t pages, void *arg)
 static int fd;
 static struct inode_id id;
 static struct task task;
+static struct owner owner;
 static struct removal_watch watch;
 
 static void setup(task_work work, void *arg)
@@ -110,7 +111,7 @@ static struct uffd_msg peek_and_read(int uffd)
 	struct uffd_msg msg;
 
 	CHECK(uffd_readable(uffd, 5000));
-	removal_peek(&watch, uffd, &id, 1);
+	removal_peek(&watch, &owner, uffd, &id, 1);
 	CHECK_EQ(read(uffd, &msg, sizeof(msg)), sizeof(msg));
 	return msg;
 }
@@ -123,7 +124,7 @@ static enum removal_kind next_removal(size_t page, size_t nr)
 	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
 	CHECK_EQ(msg.arg.remove.start, (uintptr_t)task.addr + page * PG);
 	CHECK_EQ(msg.arg.remove.end, (uintptr_t)task.addr + (page + nr) * PG);
-	return removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+	return removal_classify(&watch, &owner, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
 }
 
 static void finish(void)
@@ -132,6 +133,7 @@ static void finish(void)
 
 	check_exited(task.pid, 0);
 	removal_fini(&watch);
+	owner_fini(&owner);
 	CHECK_EQ(watch.fdinfo, -1);
 	CHECK_EQ(unit_count_fds(), fds - had);
 }
@@ -221,7 +223,7 @@ static void read_one_of_two(void)
 	enum removal_kind kind;
 
 	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
-	kind = removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+	kind = removal_classify(&watch, &owner, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
 	if (msg.arg.remove.start == (uintptr_t)task.addr + PG)
 		CHECK_EQ(kind, REMOVAL_KEEPS);
 	else
@@ -255,14 +257,14 @@ TEST_NS(second_call_after_peek)
 
 	setup(do_when_told, two_steps);
 	CHECK(uffd_readable(task.uffd, 5000));
-	removal_peek(&watch, task.uffd, &id, 1);
+	removal_peek(&watch, &owner, task.uffd, &id, 1);
 	CHECK_EQ(watch.calls.n, 1);
 	task_go(&task);
 	WAIT_FOR(calls_in_task() == 2);
 
 	msg = read_event(task.uffd, UFFD_EVENT_REMOVE);
 	CHECK_EQ(msg.arg.remove.start, (uintptr_t)task.addr + PG);
-	CHECK_EQ(removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1), REMOVAL_KEEPS);
+	CHECK_EQ(removal_classify(&watch, &owner, msg.arg.remove.start, msg.arg.remove.end, &id, 1), REMOVAL_KEEPS);
 	WAIT_FOR(calls_in_task() == 1);
 	CHECK_EQ(next_removal(8, 3), REMOVAL_DROPS);
 	finish();
@@ -322,10 +324,11 @@ static void child_removes(int advice, enum removal_kind expect)
 	CHECK_EQ(msg.event, UFFD_EVENT_FORK);
 	child_uffd = (int)msg.arg.fork.ufd;
 	removal_fini(&watch);
+	owner_fini(&owner);
 
 	msg = peek_and_read(child_uffd);
 	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
-	CHECK_EQ(removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1), expect);
+	CHECK_EQ(removal_classify(&watch, &owner, msg.arg.remove.start, msg.arg.remove.end, &id, 1), expect);
 	finish();
 }
 
@@ -349,10 +352,10 @@ TEST_NS(unknown_if_nobody_calls)
 
 	setup(do_steps, steps);
 	read_fault(task.uffd, task.addr);
-	removal_peek(&watch, task.uffd, &id, 1);
-	CHECK_EQ(removal_classify(&watch, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 1), REMOVAL_UNKNOWN);
-	removal_peek(&watch, task.uffd, &id, 0);
-	CHECK_EQ(removal_classify(&watch, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 0), REMOVAL_UNKNOWN);
+	removal_peek(&watch, &owner, task.uffd, &id, 1);
+	CHECK_EQ(removal_classify(&watch, &owner, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 1), REMOVAL_UNKNOWN);
+	removal_peek(&watch, &owner, task.uffd, &id, 0);
+	CHECK_EQ(removal_classify(&watch, &owner, (uintptr_t)task.addr, (uintptr_t)task.addr + PG, &id, 0), REMOVAL_UNKNOWN);
 }
 
 TEST_NS(unknown_if_range_is_not_in_the_call)
@@ -362,16 +365,16 @@ TEST_NS(unknown_if_range_is_not_in_the_call)
 
 	setup(do_steps, steps);
 	CHECK(uffd_readable(task.uffd, 5000));
-	removal_peek(&watch, task.uffd, &id, 1);
+	removal_peek(&watch, &owner, task.uffd, &id, 1);
 	CHECK_EQ(watch.calls.n, 1);
 
 	at = (uintptr_t)task.addr + 4 * PG;
-	CHECK_EQ(removal_classify(&watch, at - PG, at, &id, 1), REMOVAL_UNKNOWN);
-	CHECK_EQ(removal_classify(&watch, at - PG, at + PG, &id, 1), REMOVAL_UNKNOWN);
-	CHECK_EQ(removal_classify(&watch, at + 3 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
-	CHECK_EQ(removal_classify(&watch, at + 4 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
-	CHECK_EQ(removal_classify(&watch, at - PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
-	CHECK_EQ(removal_classify(&watch, at + PG, at + 2 * PG, &id, 1), REMOVAL_DROPS);
+	CHECK_EQ(removal_classify(&watch, &owner, at - PG, at, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, &owner, at - PG, at + PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, &owner, at + 3 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, &owner, at + 4 * PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, &owner, at - PG, at + 5 * PG, &id, 1), REMOVAL_UNKNOWN);
+	CHECK_EQ(removal_classify(&watch, &owner, at + PG, at + 2 * PG, &id, 1), REMOVAL_DROPS);
 
 	CHECK_EQ(next_removal(4, 4), REMOVAL_DROPS);
 	finish();
@@ -394,6 +397,7 @@ TEST_NS(callers_contradict)
 	check_exited(task.pid, 0);
 	task = other;
 	removal_fini(&watch);
+	owner_fini(&owner);
 	CHECK_EQ(next_removal(4, 2), REMOVAL_DROPS);
 	finish();
 }
@@ -410,11 +414,11 @@ TEST_NS(looks_again)
 	setup(split_and_remove, &advice);
 	CHECK(uffd_readable(task.uffd, 5000));
 	at = (uintptr_t)task.addr + 2 * PG;
-	CHECK_EQ(removal_classify(&watch, at, at + 2 * PG, &id, 1), REMOVAL_DROPS);
+	CHECK_EQ(removal_classify(&watch, &owner, at, at + 2 * PG, &id, 1), REMOVAL_DROPS);
 }
 
 /*
- * removal_locate()
+ * owner_locate()
  */
 
 /* A child with page of a memfd at addr, in place of what was there; -1: nothing at all */
@@ -453,9 +457,10 @@ static int locate(char *addr, struct proc_mapping *m)
 	int fds = unit_count_fds(), ret;
 
 	removal_fini(&watch);
-	ret = removal_locate(&watch, (uintptr_t)addr, &id, 1, m);
+	owner_fini(&owner);
+	ret = owner_locate(&owner, (uintptr_t)addr, &id, 1, m);
 	/* they are known by now */
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, m), ret);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, m), ret);
 	CHECK_EQ(unit_count_fds(), fds);
 	return ret;
 }
@@ -523,7 +528,7 @@ TEST_NS(locates_nothing)
 	CHECK_EQ(locate(addr, &m), 0);
 	put_at(addr, new_memfd(4), 0, MAP_SHARED); /* not one of the objects */
 	CHECK_EQ(locate(addr, &m), 0);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, NULL, 0, &m), 0);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, NULL, 0, &m), 0);
 }
 
 static void contradict(int memfd, size_t page, int flags)
@@ -562,11 +567,12 @@ TEST_NS(objects_contradict)
 	struct proc_mapping m;
 
 	put_at(addr, other, 3, MAP_SHARED);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, ids, 2, &m), 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, ids, 2, &m), 1);
 	CHECK_EQ(m.id.ino, ids[1].ino);
 	put_at(addr, fd, 3, MAP_SHARED);
 	removal_fini(&watch);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, ids, 2, &m), -1);
+	owner_fini(&owner);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, ids, 2, &m), -1);
 }
 
 /* Once it is known who the owner is, the others do not matter */
@@ -578,28 +584,29 @@ TEST_NS(locates_of_who_faults)
 	struct proc_mapping m;
 	int status;
 
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
-	removal_fault_of(&watch, two, &id, 1);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), -1);
+	owner_has_thread(&owner, two, &id, 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
 	CHECK_EQ(m.pgoff, 3 * PG);
-	removal_fault_of(&watch, one, &id, 1);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 1);
+	owner_has_thread(&owner, one, &id, 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
 	CHECK_EQ(m.pgoff, PG);
 
 	/* born later */
 	three = put_at(addr, -1, 0, 0);
-	removal_fault_of(&watch, three, &id, 1);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), 0);
+	owner_has_thread(&owner, three, &id, 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 0);
 
 	/* nobody we can see: as if there had been no fault */
-	removal_fault_of(&watch, 12345, &id, 1);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
+	owner_has_thread(&owner, 12345, &id, 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), -1);
 
-	/* somebody else has the memory of a dead owner, if it has events still */
-	removal_fault_of(&watch, two, &id, 1);
+	/* somebody else has the memory of a dead owner, if it has events still: one, or three, who has nothing there */
+	owner_has_thread(&owner, two, &id, 1);
 	CHECK_SYS(kill(two, SIGKILL));
 	CHECK_SYS(waitpid(two, &status, 0));
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)addr, &id, 1, &m), -1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
+	CHECK_EQ(m.pgoff, PG);
 }
 
 TEST_NS(locates_of_the_owner)
@@ -615,9 +622,9 @@ TEST_NS(locates_of_the_owner)
 		pause();
 	}
 	WAIT_FOR(*ready);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)task.addr + PG, &id, 1, &m), -1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)task.addr + PG, &id, 1, &m), -1);
 	CHECK_EQ(next_removal(3, 1), REMOVAL_KEEPS);
-	CHECK_EQ(removal_locate(&watch, (uintptr_t)task.addr + PG, &id, 1, &m), 1);
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)task.addr + PG, &id, 1, &m), 1);
 	CHECK_EQ(m.start, (uintptr_t)task.addr);
 	CHECK_EQ(m.pgoff, 0);
 
@@ -671,7 +678,7 @@ TEST_NS(many_threads_and_faults)
 		CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
 		events++;
 		i = (msg.arg.remove.start - (uintptr_t)task.addr) / PG;
-		kind = removal_classify(&watch, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
+		kind = removal_classify(&watch, &owner, msg.arg.remove.start, msg.arg.remove.end, &id, 1);
 		CHECK_EQ(kind, i % 3 ? REMOVAL_DROPS : REMOVAL_KEEPS);
 	}
 

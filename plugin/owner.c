@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+
+#include "owner.h"
+
+void owner_fini(struct owner *o)
+{
+	free(o->pids);
+	*o = (struct owner){ 0 };
+}
+
+static int note(pid_t pid, int pidfd, void *arg)
+{
+	struct owner *o = arg;
+	pid_t *pids;
+
+	(void)pidfd;
+	if (o->nr == o->cap) {
+		pids = reallocarray(o->pids, o->cap + 64, sizeof(*pids));
+		if (!pids)
+			return -ENOMEM;
+		o->pids = pids;
+		o->cap += 64;
+	}
+	o->pids[o->nr++] = pid;
+	return 1;
+}
+
+int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
+{
+	int ret;
+
+	/* one that is gone may have left its memory to another */
+	if (o->nr == 1 && !has_memory(o->pids[0]))
+		o->nr = 0;
+	if (o->nr)
+		return 0;
+
+	ret = for_each_mapper(ids, nr, note, o);
+	if (ret >= 0)
+		return 0;
+
+	/* some of them are as good as none: the owner could be one of the others */
+	o->nr = 0;
+	return ret;
+}
+
+void owner_is(struct owner *o, pid_t pid)
+{
+	o->nr = 0;
+	note(pid, -1, o); /* who is the owner was noted before, so there is room */
+}
+
+/* The one among those noted that has the thread; 0 if it is none, or several */
+static pid_t noted_with_thread(const struct owner *o, pid_t tid)
+{
+	pid_t owner = 0;
+	size_t i;
+
+	for (i = 0; i < o->nr; i++) {
+		if (!has_thread(o->pids[i], tid))
+			continue;
+		if (owner)
+			return 0;
+		owner = o->pids[i];
+	}
+
+	return owner;
+}
+
+void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr)
+{
+	pid_t owner;
+
+	owner = noted_with_thread(o, tid);
+	if (!owner) {
+		/* noted before it was born, perhaps, or one with the same memory */
+		o->nr = 0;
+		owner_find(o, ids, nr);
+		owner = noted_with_thread(o, tid);
+	}
+	if (owner)
+		owner_is(o, owner);
+}
+
+static bool same_memory(pid_t a, pid_t b)
+{
+	return !syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
+}
+
+bool owner_may_be(const struct owner *o, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < o->nr; i++)
+		if (o->pids[i] == pid || (o->nr == 1 && same_memory(o->pids[i], pid)))
+			return true;
+
+	return false;
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], line[256];
+	int ppid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (!ppid && fgets(line, sizeof(line), f))
+		if (sscanf(line, "PPid: %d", &ppid) == 1)
+			break;
+	fclose(f);
+	return ppid;
+}
+
+static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg, int depth);
+
+/* The children of one thread that have its memory */
+static int for_each_child(pid_t pid, pid_t tid, int (*fn)(pid_t pid, void *arg), void *arg, int depth)
+{
+	char path[64];
+	int child, ret = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0; /* gone, or a kernel without CONFIG_PROC_CHILDREN */
+
+	while (!ret && fscanf(f, "%d", &child) == 1)
+		if (same_memory(pid, child))
+			ret = for_each_below(child, fn, arg, depth);
+	fclose(f);
+	return ret;
+}
+
+/* fn for pid, and for its descendants as long as they have the same memory */
+static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg, int depth)
+{
+	struct dirent *de;
+	char path[64];
+	DIR *dir;
+	int ret;
+
+	ret = fn(pid, arg);
+	if (ret || !depth)
+		return ret;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	if (!dir)
+		return 0;
+
+	while (!ret && (de = readdir(dir))) {
+		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
+
+		if (tid > 0)
+			ret = for_each_child(pid, tid, fn, arg, depth - 1);
+	}
+	closedir(dir);
+	return ret;
+}
+
+#define MAX_DEPTH 8 /* of vfork()s in vfork()s */
+
+int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, void *arg), void *arg)
+{
+	pid_t top, parent;
+	size_t i;
+	int ret, n;
+
+	if (o->nr == 1) {
+		top = o->pids[0];
+		for (n = 0; n < MAX_DEPTH && (parent = parent_of(top)) > 0 && same_memory(top, parent); n++)
+			top = parent;
+		return for_each_below(top, fn, arg, 2 * MAX_DEPTH);
+	}
+
+	for (i = 0, ret = 0; !ret && i < o->nr; i++)
+		ret = fn(o->pids[i], arg);
+	return ret;
+}
+
+int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, size_t nr, struct proc_mapping *m)
+{
+	struct proc_mapping other;
+	bool ours = false, others = false;
+	size_t i;
+
+	if (owner_find(o, ids, nr))
+		return -1;
+	for (i = 0; i < o->nr; i++) {
+		int ret = find_mapping(o->pids[i], addr, &other);
+
+		if (ret < 0 && ret != -ESRCH)
+			return -1;
+		if (ret <= 0)
+			continue;
+		if (!inode_is_in(&other.id, ids, nr)) {
+			others = true;
+			continue;
+		}
+		if (ours && (!same_inode(&other.id, &m->id) || other.start - other.pgoff != m->start - m->pgoff ||
+			     other.is_private != m->is_private))
+			return -1;
+		if (!ours)
+			*m = other;
+		ours = true;
+	}
+
+	if (ours && others)
+		return -1;
+
+	return ours;
+}
