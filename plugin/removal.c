@@ -85,9 +85,16 @@ static int look_at_one(pid_t pid, void *arg)
 static unsigned int look(struct removal_watch *w, const struct owner *o)
 {
 	struct looking l = { .calls = &w->calls };
+	size_t i;
 
 	w->calls.look++;
 	owner_for_each(o, look_at_one, &l);
+
+	/* a vfork()ed child may be gone when we ask whose memory it had */
+	for (i = 0; i < w->calls.n; i++)
+		if (w->calls.v[i].look == w->calls.look)
+			w->calls.v[i].owner = o->nr == 1 ? o->pids[0] : 0;
+
 	return l.seen;
 }
 
@@ -145,7 +152,9 @@ static struct madvise_call *pick(struct removal_watch *w, const struct owner *o,
 	for (i = 0; i < w->calls.n; i++) {
 		struct madvise_call *c = &w->calls.v[i];
 
-		if (call_covers(c, start, end) && (!found || c->advice == MADV_REMOVE) && owner_may_be(o, c->pid))
+		if (!call_covers(c, start, end) || (found && c->advice != MADV_REMOVE))
+			continue;
+		if (c->owner == o->pids[0] || owner_may_be(o, c->pid))
 			found = c;
 	}
 
