@@ -96,7 +96,7 @@ def read(path):
     try:
         with open(path, errors="replace") as f:
             return f.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # a process in /proc may end between open and read
         return ""
 
 
