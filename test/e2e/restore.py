@@ -4,23 +4,11 @@
 """Lazy restore as it should go, and the ways to do without it."""
 
 import os
-import re
 import signal
 import stat
 
-from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, read,
-                 slow_disk, smaps_flags, test)
-
-
-def outside_view(pid):
-    """What is to be the same after an eager and a lazy restore."""
-    fds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid))
-    maps = [line.split(None, 5) for line in read("/proc/%d/maps" % pid).splitlines()]
-    # inode numbers differ from restore to restore, the vdso moves
-    vmas = [(m[0], m[1], m[2], m[5] if len(m) > 5 else "") for m in maps if "[v" not in m[-1]]
-    flags = [f for f in smaps_flags(pid)]
-    return {"fds": fds, "vmas": vmas, "flags": flags, "threads": len(os.listdir("/proc/%d/task" % pid)),
-            "signals": re.findall(r"^Sig(?:Pnd|Blk|Ign|Cgt).*$", read("/proc/%d/status" % pid), re.M)}
+from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, slow_disk,
+                 test)
 
 
 @test
@@ -46,24 +34,6 @@ def private_memory_too(where):
     led.walk()
     check(led.finish_daemon() == 0, "the daemon failed")
     check_log(led.log("lazy-pages.log"), r"uffd_copy", r"object 0x[0-9a-f]+ done")
-    led.kill()
-
-
-@test
-def nothing_left_behind(where):
-    """After retirement a task looks as after an eager restore"""
-    led = Ledger(where, "-m", "16", "-p", "2", "-f").start().dump()
-    check(led.restore() == 0, "eager restore failed")
-    eager = [outside_view(pid) for pid in led.pids]
-    led.kill()
-    led.lazy_restore()
-    check(led.finish_daemon() == 0, "the daemon failed")
-    lazy = [outside_view(pid) for pid in led.pids]
-    for e, l in zip(eager, lazy):
-        for key in e:
-            check(e[key] == l[key], "%s differ: %s / %s" % (key, e[key], l[key]))
-    led.walk()
-    check_nothing_left(led)
     led.kill()
 
 
