@@ -7,7 +7,7 @@
 const char *test_doc = "A SysV segment of huge pages is complete at once, like others";
 const char *test_author = "criu-lazy-shmem";
 
-#define NR 3
+#define NR 9
 
 #ifndef SHM_HUGE_2MB
 #define SHM_HUGE_2MB (21 << 26)
@@ -31,7 +31,7 @@ static int attach(struct lshm *view, int flags)
 
 static int child_main(void *arg)
 {
-	return lshm_check_huge(&m, 1) || lshm_check_huge(&m, 0) || lshm_check_huge(&m, 2);
+	return lshm_check_huge(&m, NR - 2) || lshm_check(&m);
 }
 
 int lshm_setup(void)
@@ -57,7 +57,7 @@ int lshm_run(void)
 {
 	struct lshm again;
 
-	if (attach(&again, SHM_RDONLY) || lshm_check_huge(&again, 2) || lshm_check_huge(&again, 0) ||
+	if (attach(&again, SHM_RDONLY) || lshm_check_huge(&again, NR - 1) || lshm_check_huge(&again, 0) ||
 	    lshm_check_huge(&again, 1) || lshm_check(&m) || lshm_reap(child))
 		return 1;
 	lshm_rewrite_page(&m, 1, m.seed + 1);
