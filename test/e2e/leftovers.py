@@ -4,6 +4,7 @@
 """After a lazy restore nothing tells that it was one: tasks, memory and files are
 as an eager restore by unpatched CRIU leaves them. The tree is test/lib/leftovers.c."""
 
+import contextlib
 import os
 import re
 import signal
@@ -213,21 +214,27 @@ def with_sysv(where):
     compare(where, "sysv")
 
 
-@test
-def with_huge_pages(where):
-    """The same with huge pages"""
-    needs_plain()
+@contextlib.contextmanager
+def huge_pages():
     before = int(read(NR_HUGEPAGES))
     try:
         with open(NR_HUGEPAGES, "w") as f:
             f.write(str(before + HUGE_PAGES))
         if int(read(NR_HUGEPAGES)) < before + HUGE_PAGES:
             raise Skip("no huge pages to be had")
-        compare(where, "hugetlb")
+        yield
     finally:
         lowered = max(int(read(NR_HUGEPAGES)) - HUGE_PAGES, 0)
         with open(NR_HUGEPAGES, "w") as f:
             f.write(str(lowered))
+
+
+@test
+def with_huge_pages(where):
+    """The same with huge pages"""
+    needs_plain()
+    with huge_pages():
+        compare(where, "hugetlb")
 
 
 def unix_sockets(where):

@@ -3,7 +3,7 @@
  * A tree of tasks with every kind of memory; test/e2e/leftovers.py compares what
  * an eager and a lazy restore make of it.
  *
- *   leftovers REPORT [hugetlb] [sysv]
+ *   leftovers REPORT [hugetlb] [noreserve] [sysv]
  *
  * Three tasks: "main" (with two more threads), "left" and "right". REPORT gets a
  * line for each that is ready. On SIGUSR1 a task checks all data that it maps and
@@ -227,25 +227,21 @@ static void make_sysv(void)
 	fill(&areas[SYSV]);
 }
 
-/* Returns the descriptor that is kept */
-static int make_shared(bool hugetlb, bool sysv)
+static void make_hugetlb(int flags)
 {
-	if (sysv)
-		make_sysv();
-	else
-		areas[SYSV].seed = 0;
+	map(&areas[HUGETLB], RW, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB | flags, -1);
+	fill(&areas[HUGETLB]);
+}
+
+/* Returns the descriptor that is kept */
+static int make_shared(void)
+{
 	map(&areas[ANON], RW, MAP_SHARED | MAP_ANONYMOUS, -1);
 	fill(&areas[ANON]);
 	map(&areas[LOCKED], RW, MAP_SHARED | MAP_ANONYMOUS, -1);
 	fill(&areas[LOCKED]);
 	close(make_memfd(&areas[MEMFD]));
 	make_special();
-	if (hugetlb) {
-		map(&areas[HUGETLB], RW, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1);
-		fill(&areas[HUGETLB]);
-	} else {
-		areas[HUGETLB].seed = 0;
-	}
 	return make_memfd(&areas[OPEN]);
 }
 
@@ -309,14 +305,27 @@ static void __attribute__((noreturn)) serve(void)
 	}
 }
 
-static bool wanted(int argc, char **argv, const char *what)
+/* What not every machine can have */
+static void make_wanted(int argc, char **argv)
 {
-	int i;
+	bool hugetlb = false, sysv = false;
+	int i, flags = 0;
 
-	for (i = 2; i < argc; i++)
-		if (!strcmp(argv[i], what))
-			return true;
-	return false;
+	for (i = 2; i < argc; i++) {
+		hugetlb = hugetlb || !strcmp(argv[i], "hugetlb");
+		sysv = sysv || !strcmp(argv[i], "sysv");
+		if (!strcmp(argv[i], "noreserve"))
+			flags = MAP_NORESERVE;
+	}
+
+	if (sysv)
+		make_sysv();
+	else
+		areas[SYSV].seed = 0;
+	if (hugetlb)
+		make_hugetlb(flags);
+	else
+		areas[HUGETLB].seed = 0;
 }
 
 int main(int argc, char **argv)
@@ -332,7 +341,8 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 
-	fd = make_shared(wanted(argc, argv, "hugetlb"), wanted(argc, argv, "sysv"));
+	make_wanted(argc, argv);
+	fd = make_shared();
 	for (i = LEFT; i < NR_ROLES; i++) {
 		pid_t pid = fork();
 
