@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <linux/falloc.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "criu_internals.h"
@@ -106,6 +107,37 @@ static void object_free(struct object *obj)
 	free(obj);
 }
 
+/*
+ * Huge pages may run out: better before resume than when a task waits for one. A
+ * shared mapping reserves them for the inode, whatever becomes of the mapping
+ * (mm/hugetlb.c, hugetlb_reserve_pages()). Filling, or a punch, uses that up.
+ */
+static int reserve_huge_pages(const struct object *obj, int fd)
+{
+	unsigned long page, nr;
+
+	if (!object_is_huge(obj))
+		return 0;
+
+	for (page = page_map_next_empty(&obj->map, 0); page < obj->map.pages;
+	     page = page_map_next_empty(&obj->map, page + nr)) {
+		size_t len;
+		void *mem;
+
+		nr = page_map_run(&obj->map, page, obj->map.pages);
+		len = (size_t)nr * obj->page_size;
+		mem = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, (off_t)page * obj->page_size);
+		if (mem == MAP_FAILED) {
+			pr_perror("Object %#x: can't reserve %lu pages of %u kB (are there enough huge pages, see vm.nr_hugepages?)",
+				  obj->shmid, nr, obj->page_size >> 10);
+			return -1;
+		}
+		munmap(mem, len);
+	}
+
+	return 0;
+}
+
 static int identify(struct object *obj, int fd)
 {
 	struct stat st;
@@ -200,7 +232,7 @@ int object_add(const struct cr_shmem_object *desc, int fd)
 	obj->state = OBJECT_FILLING;
 	clock_gettime(CLOCK_MONOTONIC, &obj->began);
 
-	if (open_contents(obj) || identify(obj, fd) || start_helpers(obj)) {
+	if (open_contents(obj) || identify(obj, fd) || reserve_huge_pages(obj, fd) || start_helpers(obj)) {
 		object_free(obj);
 		return -1;
 	}
