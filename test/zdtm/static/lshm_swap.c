@@ -57,6 +57,16 @@ static void swap_off(void)
 	unlink(SWAP_FILE);
 }
 
+/* A user reads the end when the last writer has closed its end: nobody but the parent keeps one */
+static void close_writers(void)
+{
+	int u;
+
+	for (u = 0; u < NR_USERS; u++)
+		if (user[u])
+			close(go[u][1]);
+}
+
 /*
  * The whole machine gets it, so it must not outlive this test, whatever ends
  * that: somebody waits for it.
@@ -68,6 +78,7 @@ static void keeper_main(int tell)
 	setsid();
 	signal(SIGTERM, SIG_IGN);
 	close(keep[1]);
+	close_writers();
 	if (swapon(SWAP_FILE, 0))
 		pr_perror("Can't switch on swap");
 	else if (write(tell, "", 1) == 1)
@@ -144,6 +155,7 @@ static int user_main(void *arg)
 	char c;
 
 	close(go[u][1]);
+	close_writers();
 	for (p = 0; p < NR_PARTS && !ret; p++) {
 		struct lshm mine = part(p);
 
@@ -243,10 +255,9 @@ static int use_parts(void)
 
 	for (p = 0; p < NR_PARTS && !ret; p++)
 		ret = use_part(p);
-	for (u = 0; u < NR_USERS; u++) {
-		close(go[u][1]);
+	close_writers();
+	for (u = 0; u < NR_USERS; u++)
 		ret |= lshm_reap(user[u]);
-	}
 	return ret || check_all();
 }
 
