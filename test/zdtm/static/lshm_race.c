@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <string.h>
 #include <sys/mman.h>
 
 #include "lshm_segv.h"
@@ -13,12 +12,14 @@ const char *test_author = "criu-lazy-shmem";
 /* What becomes of the parts, piece by piece */
 enum { UNMAPPED,
        REPLACED,
+       MOVED_OVER,
        DROPPED,
        REMOVED,
        KEPT,
        NR_PARTS };
 
-static struct lshm m;
+/* The pieces of another object come to where pieces of the first one are */
+static struct lshm m, other;
 static volatile int done;
 static pid_t child;
 
@@ -29,21 +30,37 @@ static struct lshm part(int p)
 	return lshm_sub(&m, p * nr, nr);
 }
 
-/* The contents, or zero: in some parts pages go while one looks at them */
-static int check_either(const struct lshm *part, unsigned long i)
+static uint64_t word_over(int p, unsigned long i, unsigned int w)
 {
-	const volatile uint64_t *p = (uint64_t *)(part->map + i * PAGE_SIZE);
+	return p == MOVED_OVER ? lshm_word(other.seed, i, w) : 0;
+}
+
+/* The contents, or what there is instead: in some parts pages go while one looks at them */
+static int check_either(int p, unsigned long i)
+{
+	struct lshm here = part(p);
+	const volatile uint64_t *page = (uint64_t *)(here.map + i * PAGE_SIZE);
 	unsigned int w;
 
-	for (w = 0; w < PAGE_SIZE / sizeof(*p); w++) {
-		uint64_t got = p[w];
+	for (w = 0; w < PAGE_SIZE / sizeof(*page); w++) {
+		uint64_t got = page[w];
 
-		if (got && got != lshm_word(m.seed, part->page + i, w)) {
-			fail("page %lu word %u is %#lx", part->page + i, w, got);
+		if (got != lshm_word(m.seed, here.page + i, w) && got != word_over(p, i, w)) {
+			fail("page %lu word %u of part %d is %#lx", i, w, p, got);
 			return 1;
 		}
 	}
 	return 0;
+}
+
+static int check_racing(int p, unsigned long i)
+{
+	struct lshm here = part(p);
+
+	if (p == REPLACED || p == MOVED_OVER || p == REMOVED)
+		return check_either(p, i);
+
+	return lshm_try_page(&here, i) == 1;
 }
 
 static int racer(unsigned int idx)
@@ -52,10 +69,8 @@ static int racer(unsigned int idx)
 
 	while (!done) {
 		int p = lshm_rand(&rnd) % NR_PARTS;
-		struct lshm some = part(p);
-		unsigned long i = lshm_rand(&rnd) % some.nr;
 
-		if (p == REPLACED || p == REMOVED ? check_either(&some, i) : lshm_try_page(&some, i) == 1)
+		if (check_racing(p, lshm_rand(&rnd) % part(p).nr))
 			return 1;
 	}
 	return 0;
@@ -66,13 +81,23 @@ static int replace(void *at, size_t len)
 	return mmap(at, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at;
 }
 
-static int give_up(int p, void *at, size_t len)
+static int move_over(void *at, size_t len, unsigned long i)
 {
+	return mremap(other.map + i * PAGE_SIZE, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, at) != at;
+}
+
+static int give_up(int p, unsigned long i)
+{
+	void *at = part(p).map + i * PAGE_SIZE;
+	size_t len = STEP * PAGE_SIZE;
+
 	switch (p) {
 	case UNMAPPED:
 		return munmap(at, len);
 	case REPLACED:
 		return replace(at, len);
+	case MOVED_OVER:
+		return move_over(at, len, i);
 	case DROPPED:
 		return madvise(at, len, MADV_DONTNEED);
 	case REMOVED:
@@ -101,11 +126,9 @@ static int give_up_all(int task)
 	while (i) {
 		i -= STEP;
 		for (p = 0; p < KEPT; p++) {
-			struct lshm here = part(p);
-
 			if (!is_given_up(i) || !is_ours(p, i, task))
 				continue;
-			if (give_up(p, here.map + i * PAGE_SIZE, STEP * PAGE_SIZE)) {
+			if (give_up(p, i)) {
 				pr_perror("Can't give up page %lu of part %d", i, p);
 				return 1;
 			}
@@ -126,6 +149,8 @@ static int check_given_up(int p, unsigned long i)
 		return 1;
 	case DROPPED:
 		return lshm_check_page(&here, i);
+	case MOVED_OVER:
+		return lshm_check_bytes(here.map + i * PAGE_SIZE, other.seed, i, 0, PAGE_SIZE);
 	default:
 		return lshm_check_zero(here.map + i * PAGE_SIZE, 1);
 	}
@@ -168,12 +193,12 @@ static int race(int task)
 static int child_main(void *arg)
 {
 	/* What the other one removes may still be there */
-	return race(1) || check_part(UNMAPPED) || check_part(REPLACED) || check_part(DROPPED) || check_part(KEPT);
+	return race(1) || check_part(UNMAPPED) || check_part(REPLACED) || check_part(MOVED_OVER) || check_part(DROPPED) || check_part(KEPT);
 }
 
 int lshm_setup(void)
 {
-	if (lshm_map_anon(&m, 64 * MiB) || lshm_catch(SIGSEGV))
+	if (lshm_map_anon(&m, 64 * MiB) || lshm_map_anon(&other, 16 * MiB) || lshm_catch(SIGSEGV))
 		return 1;
 	child = lshm_fork_task(start_racers, child_main, NULL);
 	return child < 0 || start_racers(NULL);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -195,15 +196,27 @@ static int check_around(void)
 	return 0;
 }
 
+/* In the last page, which is the last to come */
+static int make_private(void)
+{
+	uint8_t *map;
+
+	map = mmap(NULL, 64 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED) {
+		pr_perror("Can't map private memory");
+		return 1;
+	}
+	memset(map, 1, 64 * MiB);
+	private = (pthread_mutex_t *)(map + 64 * MiB - PAGE_SIZE);
+	return 0;
+}
+
 int lshm_setup(void)
 {
 	if (lshm_map_anon(&m, 64 * MiB) || sem_init(&locked, 0, 0))
 		return 1;
-	private = mmap(NULL, 8 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (private == MAP_FAILED || make_mutexes()) {
-		pr_perror("Can't make the mutexes");
+	if (make_private() || make_mutexes())
 		return 1;
-	}
 	holder = lshm_fork_task(holder_locks, holder_main, NULL);
 	waiter = lshm_fork_task(NULL, waiter_main, NULL);
 	return holder < 0 || waiter < 0 || start_thread();
