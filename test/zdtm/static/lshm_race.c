@@ -10,13 +10,15 @@ const char *test_author = "criu-lazy-shmem";
 #define STEP	   32 /* pages given up at once */
 
 /* What becomes of the parts, piece by piece */
-enum { UNMAPPED,
-       REPLACED,
-       MOVED_OVER,
-       DROPPED,
-       REMOVED,
-       KEPT,
-       NR_PARTS };
+enum parts {
+	UNMAPPED,
+	REPLACED,
+	MOVED_OVER,
+	DROPPED,
+	REMOVED,
+	KEPT,
+	NR_PARTS,
+};
 
 /* The pieces of another object come to where pieces of the first one are */
 static struct lshm m, other;
@@ -117,26 +119,6 @@ static int is_ours(int p, unsigned long i, int task)
 	return p != REMOVED || i / STEP / 2 % 2 == (unsigned long)task;
 }
 
-static int give_up_all(int task)
-{
-	unsigned long i = part(0).nr;
-	int p;
-
-	/* From the end, where the background arrives last */
-	while (i) {
-		i -= STEP;
-		for (p = 0; p < KEPT; p++) {
-			if (!is_given_up(i) || !is_ours(p, i, task))
-				continue;
-			if (give_up(p, i)) {
-				pr_perror("Can't give up page %lu of part %d", i, p);
-				return 1;
-			}
-		}
-	}
-	return 0;
-}
-
 static int check_given_up(int p, unsigned long i)
 {
 	struct lshm here = part(p);
@@ -154,6 +136,32 @@ static int check_given_up(int p, unsigned long i)
 	default:
 		return lshm_check_zero(here.map + i * PAGE_SIZE, 1);
 	}
+}
+
+/* At once it is as it has to be, and so that mappings are at rest for a moment */
+static int give_up_piece(int p, unsigned long i)
+{
+	if (give_up(p, i)) {
+		pr_perror("Can't give up page %lu of part %d", i, p);
+		return 1;
+	}
+	return check_given_up(p, i + STEP / 2) || check_given_up(p, i + STEP - 1);
+}
+
+static int give_up_all(int task)
+{
+	unsigned long i = part(0).nr;
+	int p;
+
+	/* From the end, where the background arrives last */
+	while (i) {
+		i -= STEP;
+		for (p = 0; p < KEPT; p++) {
+			if (is_given_up(i) && is_ours(p, i, task) && give_up_piece(p, i))
+				return 1;
+		}
+	}
+	return 0;
 }
 
 static int check_part(int p)
