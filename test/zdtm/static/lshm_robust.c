@@ -85,12 +85,13 @@ static int lock(pthread_mutex_t *mutex)
 static int lock_of_the_dead(pthread_mutex_t *mutex, int slot)
 {
 	struct timespec limit;
+	int error;
 
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += 10;
-	errno = pthread_mutex_timedlock(mutex, &limit);
-	if (errno != EOWNERDEAD) {
-		fail("mutex %d: its owner's death shows as %d", slot, errno);
+	error = pthread_mutex_timedlock(mutex, &limit);
+	if (error != EOWNERDEAD) {
+		fail("mutex %d: its owner's death shows as %d", slot, error);
 		return 1;
 	}
 	errno = pthread_mutex_consistent(mutex) ?: pthread_mutex_unlock(mutex);
