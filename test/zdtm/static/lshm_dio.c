@@ -13,15 +13,17 @@
 const char *test_doc = "The kernel reads and writes shared memory that is being restored: files, pipes, sockets";
 const char *test_author = "criu-lazy-shmem";
 
-enum { DIRECT_OUT,
-       DIRECT_IN,
-       FILE_OUT,
-       FILE_IN,
-       SPLICED,
-       PIPED_IN,
-       SENT,
-       RECEIVED,
-       NR_KINDS };
+enum {
+	DIRECT_OUT,
+	DIRECT_IN,
+	FILE_OUT,
+	FILE_IN,
+	SPLICED,
+	PIPED_IN,
+	SENT,
+	RECEIVED,
+	NR_KINDS,
+};
 
 static struct lshm m;
 static uint64_t new_seed;

@@ -17,15 +17,17 @@ const char *test_author = "criu-lazy-shmem";
 #define NR_THREADS 2
 #define BOUNCES	   16
 
-enum { MOVED,
-       SHRUNK,
-       GROWN,
-       DOUBLED,
-       LEFT,
-       BOUNCED,
-       KEPT,
-       GROWN_IN_PLACE,
-       NR_PARTS };
+enum {
+	MOVED,
+	SHRUNK,
+	GROWN,
+	DOUBLED,
+	LEFT,
+	BOUNCED,
+	KEPT,
+	GROWN_IN_PLACE,
+	NR_PARTS,
+};
 
 static struct lshm all;
 /* Where the parts are, or have just been, for the threads */

@@ -16,12 +16,14 @@ const char *test_author = "criu-lazy-shmem";
 #define NR_PARTS 6
 #define CHUNK	 16 /* pages in one call */
 
-enum { READV,
-       WRITEV,
-       MEM_READ,
-       MEM_WRITE,
-       PEEK,
-       POKE };
+enum {
+	READV,
+	WRITEV,
+	MEM_READ,
+	MEM_WRITE,
+	PEEK,
+	POKE,
+};
 
 static struct lshm m;
 static uint64_t new_seed;
