@@ -124,10 +124,17 @@ static pid_t parent_of(pid_t pid)
 	return ppid;
 }
 
-static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg, int depth);
+/* What is called for each process, and for whom it is looked for */
+struct visit {
+	int (*fn)(pid_t pid, pid_t owner, void *arg);
+	pid_t owner;
+	void *arg;
+};
+
+static int visit_below(const struct visit *v, pid_t pid, int depth);
 
 /* The children of one thread that have its memory */
-static int for_each_child(pid_t pid, pid_t tid, int (*fn)(pid_t pid, void *arg), void *arg, int depth)
+static int visit_children(const struct visit *v, pid_t pid, pid_t tid, int depth)
 {
 	char path[64];
 	int child, ret = 0;
@@ -140,20 +147,20 @@ static int for_each_child(pid_t pid, pid_t tid, int (*fn)(pid_t pid, void *arg),
 
 	while (!ret && fscanf(f, "%d", &child) == 1)
 		if (same_memory(pid, child))
-			ret = for_each_below(child, fn, arg, depth);
+			ret = visit_below(v, child, depth);
 	fclose(f);
 	return ret;
 }
 
-/* fn for pid, and for its descendants as long as they have the same memory */
-static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg, int depth)
+/* pid, and its descendants as long as they have the same memory */
+static int visit_below(const struct visit *v, pid_t pid, int depth)
 {
 	struct dirent *de;
 	char path[64];
 	DIR *dir;
 	int ret;
 
-	ret = fn(pid, arg);
+	ret = v->fn(pid, v->owner, v->arg);
 	if (ret || !depth)
 		return ret;
 
@@ -166,7 +173,7 @@ static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg,
 		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
 
 		if (tid > 0)
-			ret = for_each_child(pid, tid, fn, arg, depth - 1);
+			ret = visit_children(v, pid, tid, depth - 1);
 	}
 	closedir(dir);
 	return ret;
@@ -174,21 +181,20 @@ static int for_each_below(pid_t pid, int (*fn)(pid_t pid, void *arg), void *arg,
 
 #define MAX_DEPTH 8 /* of vfork()s in vfork()s */
 
-int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, void *arg), void *arg)
+int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void *arg), void *arg)
 {
-	pid_t top, parent;
 	size_t i;
-	int ret, n;
+	int ret = 0, n;
 
-	if (o->nr == 1) {
-		top = o->pids[0];
+	for (i = 0; !ret && i < o->nr; i++) {
+		struct visit v = { .fn = fn, .owner = o->pids[i], .arg = arg };
+		pid_t top = v.owner, parent;
+
 		for (n = 0; n < MAX_DEPTH && (parent = parent_of(top)) > 0 && same_memory(top, parent); n++)
 			top = parent;
-		return for_each_below(top, fn, arg, 2 * MAX_DEPTH);
+		ret = visit_below(&v, top, 2 * MAX_DEPTH);
 	}
 
-	for (i = 0, ret = 0; !ret && i < o->nr; i++)
-		ret = fn(o->pids[i], arg);
 	return ret;
 }
 

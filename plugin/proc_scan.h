@@ -65,7 +65,7 @@ struct madvise_call {
 	int advice;
 	uint64_t switches; /* context switches of the thread when it was seen */
 	unsigned int look; /* the look at which that was */
-	pid_t owner;	   /* whose memory it had then, 0: not known; the user's */
+	pid_t owner;	   /* whose memory it had then; the user's */
 };
 
 /* The same for all threads of a process, as they were seen last; zeroed is empty */

@@ -20,7 +20,7 @@
 #define ASLEEP_NS 100000000L
 
 /* Between two looks */
-#define LOOK_NS	  50000L
+#define LOOK_NS 50000L
 
 /* How long to wait for the owner of an event to move, in looks */
 #define MOVE_LOOKS 2000
@@ -73,11 +73,17 @@ struct looking {
 	unsigned int seen; /* LOOK_* */
 };
 
-static int look_at_one(pid_t pid, void *arg)
+static int look_at_one(pid_t pid, pid_t owner, void *arg)
 {
 	struct looking *l = arg;
+	size_t i;
 
 	l->seen |= look_for_madvise(pid, l->calls);
+
+	/* a vfork()ed child may be gone when we ask whose memory it had */
+	for (i = 0; i < l->calls->n; i++)
+		if (l->calls->v[i].pid == pid && l->calls->v[i].look == l->calls->look)
+			l->calls->v[i].owner = owner;
 	return 0;
 }
 
@@ -85,16 +91,9 @@ static int look_at_one(pid_t pid, void *arg)
 static unsigned int look(struct removal_watch *w, const struct owner *o)
 {
 	struct looking l = { .calls = &w->calls };
-	size_t i;
 
 	w->calls.look++;
 	owner_for_each(o, look_at_one, &l);
-
-	/* a vfork()ed child may be gone when we ask whose memory it had */
-	for (i = 0; i < w->calls.n; i++)
-		if (w->calls.v[i].look == w->calls.look)
-			w->calls.v[i].owner = o->nr == 1 ? o->pids[0] : 0;
-
 	return l.seen;
 }
 
@@ -180,7 +179,7 @@ static pid_t who_moves(struct removal_watch *w, uint64_t start, uint64_t end)
 			if (c->look != w->calls.look || !call_covers(c, start, end))
 				continue;
 			if (madvise_call_left(c))
-				return c->pid;
+				return c->owner;
 			some = true;
 		}
 		if (some)
