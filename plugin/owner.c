@@ -59,18 +59,55 @@ void owner_is(struct owner *o, pid_t pid)
 	note(pid, -1, o); /* who is the owner was noted before, so there is room */
 }
 
+static bool same_memory(pid_t a, pid_t b)
+{
+	return !syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], line[256];
+	int ppid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (!ppid && fgets(line, sizeof(line), f))
+		if (sscanf(line, "PPid: %d", &ppid) == 1)
+			break;
+	fclose(f);
+	return ppid;
+}
+
+#define MAX_DEPTH 8 /* of vfork()s in vfork()s */
+
+/* Of those with the memory of pid, the one that the others come from: it will be there for longest */
+static pid_t eldest(pid_t pid)
+{
+	pid_t parent;
+	int n;
+
+	for (n = 0; n < MAX_DEPTH && (parent = parent_of(pid)) > 0 && same_memory(pid, parent); n++)
+		pid = parent;
+
+	return pid;
+}
+
 /* The one among those noted that has the thread; 0 if it is none, or several */
 static pid_t noted_with_thread(const struct owner *o, pid_t tid)
 {
-	pid_t owner = 0;
+	pid_t owner = 0, pid;
 	size_t i;
 
 	for (i = 0; i < o->nr; i++) {
 		if (!has_thread(o->pids[i], tid))
 			continue;
-		if (owner)
+		pid = eldest(o->pids[i]);
+		if (owner && owner != pid)
 			return 0;
-		owner = o->pids[i];
+		owner = pid;
 	}
 
 	return owner;
@@ -91,11 +128,6 @@ void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, si
 		owner_is(o, owner);
 }
 
-static bool same_memory(pid_t a, pid_t b)
-{
-	return !syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
-}
-
 bool owner_may_be(const struct owner *o, pid_t pid)
 {
 	size_t i;
@@ -105,23 +137,6 @@ bool owner_may_be(const struct owner *o, pid_t pid)
 			return true;
 
 	return false;
-}
-
-static pid_t parent_of(pid_t pid)
-{
-	char path[64], line[256];
-	int ppid = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (!ppid && fgets(line, sizeof(line), f))
-		if (sscanf(line, "PPid: %d", &ppid) == 1)
-			break;
-	fclose(f);
-	return ppid;
 }
 
 /* What is called for each process, and for whom it is looked for */
@@ -179,20 +194,15 @@ static int visit_below(const struct visit *v, pid_t pid, int depth)
 	return ret;
 }
 
-#define MAX_DEPTH 8 /* of vfork()s in vfork()s */
-
 int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void *arg), void *arg)
 {
 	size_t i;
-	int ret = 0, n;
+	int ret = 0;
 
 	for (i = 0; !ret && i < o->nr; i++) {
-		struct visit v = { .fn = fn, .owner = o->pids[i], .arg = arg };
-		pid_t top = v.owner, parent;
+		struct visit v = { .fn = fn, .owner = eldest(o->pids[i]), .arg = arg };
 
-		for (n = 0; n < MAX_DEPTH && (parent = parent_of(top)) > 0 && same_memory(top, parent); n++)
-			top = parent;
-		ret = visit_below(&v, top, 2 * MAX_DEPTH);
+		ret = visit_below(&v, v.owner, 2 * MAX_DEPTH);
 	}
 
 	return ret;

@@ -38,8 +38,8 @@ void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, si
 bool owner_may_be(const struct owner *o, pid_t pid);
 
 /*
- * Calls fn for each process that has the memory of owner, which is one of those
- * noted: 0, or the first value of fn that is not.
+ * Calls fn for each process that has the memory of one of those noted; owner is the
+ * eldest of them. 0, or the first value of fn that is not.
  */
 int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void *arg), void *arg);
 
