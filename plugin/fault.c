@@ -177,7 +177,7 @@ int task_learn_mapping(struct task *task, uint64_t addr)
 	int ret;
 
 	if (task->faulter)
-		owner_has_thread(&task->owner, task->faulter, task->ids, task->nr_objs);
+		owner_find_by_fault(&task->owner, task->faulter, task->ids, task->nr_objs);
 	ret = owner_locate(&task->owner, addr, task->ids, task->nr_objs, &m);
 	if (ret <= 0)
 		return ret;
@@ -295,6 +295,8 @@ int task_fault(struct task *task, uint64_t addr, uint64_t flags, pid_t tid)
 	const struct vma *vma;
 
 	addr &= ~(uint64_t)(PAGE_SIZE - 1);
+	if (tid)
+		owner_guess(&task->owner, tid, task->ids, task->nr_objs);
 	vma = vma_table_find(&task->vmas, addr);
 	if (!vma) {
 		int ret;

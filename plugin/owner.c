@@ -11,6 +11,9 @@
 
 #include "owner.h"
 
+/* Faults of a task that are looked at in the hope to learn at once who it is */
+#define MAX_GUESSES 4
+
 void owner_fini(struct owner *o)
 {
 	free(o->pids);
@@ -32,25 +35,6 @@ static int note(pid_t pid, int pidfd, void *arg)
 	}
 	o->pids[o->nr++] = pid;
 	return 1;
-}
-
-int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
-{
-	int ret;
-
-	/* one that is gone may have left its memory to another */
-	if (o->nr == 1 && !has_memory(o->pids[0]))
-		o->nr = 0;
-	if (o->nr)
-		return 0;
-
-	ret = for_each_mapper(ids, nr, note, o);
-	if (ret >= 0)
-		return 0;
-
-	/* some of them are as good as none: the owner could be one of the others */
-	o->nr = 0;
-	return ret;
 }
 
 void owner_is(struct owner *o, pid_t pid)
@@ -95,14 +79,14 @@ static pid_t eldest(pid_t pid)
 	return pid;
 }
 
-/* The one among those noted that has the thread; 0 if it is none, or several */
+/* The one among those noted whose thread is in a fault of its own; 0 if it is none, or several */
 static pid_t noted_with_thread(const struct owner *o, pid_t tid)
 {
 	pid_t owner = 0, pid;
 	size_t i;
 
 	for (i = 0; i < o->nr; i++) {
-		if (!has_thread(o->pids[i], tid))
+		if (!thread_in_own_fault(o->pids[i], tid))
 			continue;
 		pid = eldest(o->pids[i]);
 		if (owner && owner != pid)
@@ -113,7 +97,26 @@ static pid_t noted_with_thread(const struct owner *o, pid_t tid)
 	return owner;
 }
 
-void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr)
+int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
+{
+	int ret;
+
+	/* one that is gone may have left its memory to another */
+	if (o->nr == 1 && !has_memory(o->pids[0]))
+		o->nr = 0;
+	if (o->nr)
+		return 0;
+
+	ret = for_each_mapper(ids, nr, note, o);
+	if (ret >= 0)
+		return 0;
+
+	/* some of them are as good as none: the owner could be one of the others */
+	o->nr = 0;
+	return ret;
+}
+
+void owner_find_by_fault(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr)
 {
 	pid_t owner;
 
@@ -126,6 +129,22 @@ void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, si
 	}
 	if (owner)
 		owner_is(o, owner);
+}
+
+void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr)
+{
+	pid_t pid;
+
+	if (o->nr == 1 || o->guesses == MAX_GUESSES)
+		return;
+
+	o->guesses++;
+	pid = process_of(tid);
+	if (!pid || !thread_in_own_fault(pid, tid) || !maps_one_of(pid, ids, nr))
+		return;
+
+	o->nr = 0;
+	note(eldest(pid), -1, o);
 }
 
 bool owner_may_be(const struct owner *o, pid_t pid)

@@ -18,6 +18,7 @@
 struct owner {
 	pid_t *pids; /* who might be the owner; one, once that is known */
 	size_t nr, cap;
+	unsigned int guesses;
 };
 
 void owner_fini(struct owner *o);
@@ -29,10 +30,14 @@ int owner_find(struct owner *o, const struct inode_id *ids, size_t nr);
 void owner_is(struct owner *o, pid_t pid);
 
 /*
- * Thread tid, as its own pid namespace counts, is blocked in a fault: that tells
- * who of several is the owner, unless they have equal ones in different namespaces.
+ * Thread tid, as its own pid namespace counts, is blocked in the fault that is to be
+ * answered: that tells who of several is the owner, unless they have equal ones in
+ * different namespaces, or it reaches into the memory of another.
  */
-void owner_has_thread(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr);
+void owner_find_by_fault(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr);
+
+/* The same where that costs little, with the first faults: tid may be one of our own namespace. */
+void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t nr);
 
 /* Whether pid is one of those, or has the same memory. */
 bool owner_may_be(const struct owner *o, pid_t pid);

@@ -125,6 +125,13 @@ bool has_memory(pid_t pid)
 	return find_in_maps(pid, is_any, NULL) != 0;
 }
 
+bool maps_one_of(pid_t pid, const struct inode_id *ids, size_t nr)
+{
+	struct id_list list = { .ids = ids, .nr = nr };
+
+	return find_in_maps(pid, is_of, &list) > 0;
+}
+
 /* What fn says of pid if it maps one of the list, 0, or -errno */
 static int look_at(pid_t pid, struct id_list *list, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
 {
@@ -332,7 +339,65 @@ static uint64_t count_switches(pid_t pid, pid_t tid)
 	return sum;
 }
 
-bool has_thread(pid_t pid, pid_t tid)
+/* Numbers of a thread, from our namespace to its own: the last one; *nr how many */
+static pid_t innermost_tid(pid_t pid, pid_t tid, unsigned int *nr)
+{
+	char buf[4096], *p, *end;
+	pid_t last = 0;
+
+	*nr = 0;
+	if (!read_thread_file(pid, tid, "status", buf, sizeof(buf)))
+		return 0;
+	p = strstr(buf, "\nNSpid:");
+	if (!p)
+		return tid; /* a kernel without pid namespaces */
+
+	for (p += strlen("\nNSpid:"); *p == '\t'; p = end) {
+		last = (pid_t)strtol(p, &end, 10);
+		(*nr)++;
+	}
+	return last;
+}
+
+pid_t process_of(pid_t tid)
+{
+	char path[64], line[256];
+	unsigned int nr;
+	int tgid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (!tgid && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Tgid: %d", &tgid) == 1)
+			break;
+	fclose(f);
+
+	return tgid && innermost_tid(tgid, tid, &nr) == tid && nr <= 1 ? tgid : 0;
+}
+
+static bool in_call_on_others(pid_t pid, pid_t tid)
+{
+	char buf[256];
+	long nr;
+
+	if (!read_thread_file(pid, tid, "syscall", buf, sizeof(buf)) || sscanf(buf, "%ld", &nr) != 1)
+		return false;
+	switch (nr) {
+	case SYS_process_vm_readv:
+	case SYS_process_vm_writev:
+#ifdef SYS_process_madvise
+	case SYS_process_madvise:
+#endif
+		return true; /* ptrace() and /proc/<pid>/mem do not wait for a userfaultfd */
+	default:
+		return false;
+	}
+}
+
+bool thread_in_own_fault(pid_t pid, pid_t tid)
 {
 	struct dirent *de;
 	bool found = false;
@@ -346,16 +411,9 @@ bool has_thread(pid_t pid, pid_t tid)
 
 	while (!found && (de = readdir(dir))) {
 		pid_t t = (pid_t)strtol(de->d_name, NULL, 10);
-		char buf[4096], *p;
+		unsigned int nr;
 
-		if (t <= 0 || !read_thread_file(pid, t, "status", buf, sizeof(buf)))
-			continue;
-		/* "NSpid:\t12\t3\n": from our namespace to its own; a kernel without has none but ours */
-		p = strstr(buf, "\nNSpid:");
-		if (p)
-			p[1 + strcspn(p + 1, "\n")] = '\0';
-		p = p ? strrchr(p, '\t') : NULL;
-		found = (p ? strtol(p, NULL, 10) : t) == tid;
+		found = t > 0 && innermost_tid(pid, t, &nr) == tid && !in_call_on_others(pid, t);
 	}
 
 	closedir(dir);

@@ -55,8 +55,17 @@ int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
 /* Whether pid is there, no zombie, and ours to look at. */
 bool has_memory(pid_t pid);
 
-/* Whether pid has a thread that is tid in its own pid namespace. */
-bool has_thread(pid_t pid, pid_t tid);
+/* Whether pid maps one of ids. */
+bool maps_one_of(pid_t pid, const struct inode_id *ids, size_t nr);
+
+/* The process of a thread of our own pid namespace, if it is in no other; or 0. */
+pid_t process_of(pid_t tid);
+
+/*
+ * Whether pid has a thread that is tid in its own pid namespace, and if it is in a
+ * page fault, then not because of a call that reaches into another's memory.
+ */
+bool thread_in_own_fault(pid_t pid, pid_t tid);
 
 /* A madvise() that a thread is in */
 struct madvise_call {

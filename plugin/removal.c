@@ -116,14 +116,17 @@ void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const stru
 {
 	struct timespec began;
 	unsigned int seen;
+	bool known;
 
 	clock_gettime(CLOCK_MONOTONIC, &began);
 	while (event_is_next(w, uffd)) {
 		owner_find(o, ids, nr);
 		seen = look(w, o);
-		/* there is one, but who raised it may not be asleep yet; and others may just have been woken */
-		if (!(seen & LOOK_RUNNING) || ns_since(&began) > ASLEEP_NS ||
-		    ((seen & LOOK_WAITS) && ns_since(&w->last_event) > SETTLE_NS))
+		if (!(seen & LOOK_RUNNING) || ns_since(&began) > ASLEEP_NS)
+			break;
+		/* there is an event, but who raised it may not be asleep yet, and who waits be another one */
+		known = o->nr == 1 && ns_since(&w->last_event) > SETTLE_NS;
+		if ((seen & LOOK_WAITS) && (known || ns_since(&began) > SETTLE_NS))
 			break;
 		pause_ns(LOOK_NS);
 	}

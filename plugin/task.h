@@ -29,7 +29,7 @@ struct task {
 	size_t nr_objs;
 	struct owner owner;
 	struct removal_watch removal;
-	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being looked at, or 0 */
+	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being answered, or 0 */
 	bool gone;     /* no fault will be answered any more */
 };
 

@@ -435,20 +435,22 @@ TEST_NS(mapping_can_not_be_looked_for)
 }
 
 /*
- * has_thread()
+ * thread_in_own_fault(), process_of()
  */
 
 TEST_NS(thread_of_a_process)
 {
 	pid_t pid = mapper(-1, -1);
 
-	CHECK(has_thread(pid, pid));
-	CHECK(!has_thread(pid, pid + 1));
-	CHECK(!has_thread(pid, getpid()));
-	CHECK(has_thread(getpid(), getpid()));
+	CHECK(thread_in_own_fault(pid, pid));
+	CHECK(!thread_in_own_fault(pid, pid + 1));
+	CHECK(!thread_in_own_fault(pid, getpid()));
+	CHECK(thread_in_own_fault(getpid(), getpid()));
+	CHECK_EQ(process_of(pid), pid);
+	CHECK_EQ(process_of(getpid()), getpid());
 	CHECK_SYS(kill(pid, SIGKILL));
 	check_killed(pid);
-	CHECK(!has_thread(pid, pid));
+	CHECK(!thread_in_own_fault(pid, pid));
 }
 
 /* What counts is the number in the thread's own namespace */
@@ -463,8 +465,9 @@ TEST_NS(thread_in_another_pid_namespace)
 		for (;;)
 			pause();
 
-	CHECK(has_thread(pid, 1));
-	CHECK(!has_thread(pid, pid));
+	CHECK(thread_in_own_fault(pid, 1));
+	CHECK(!thread_in_own_fault(pid, pid));
+	CHECK_EQ(process_of(pid), 0);
 	CHECK_SYS(kill(pid, SIGKILL));
 	CHECK_SYS(waitpid(pid, &status, 0));
 }

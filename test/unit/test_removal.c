@@ -585,24 +585,24 @@ TEST_NS(locates_of_who_faults)
 	int status;
 
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), -1);
-	owner_has_thread(&owner, two, &id, 1);
+	owner_find_by_fault(&owner, two, &id, 1);
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
 	CHECK_EQ(m.pgoff, 3 * PG);
-	owner_has_thread(&owner, one, &id, 1);
+	owner_find_by_fault(&owner, one, &id, 1);
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
 	CHECK_EQ(m.pgoff, PG);
 
 	/* born later */
 	three = put_at(addr, -1, 0, 0);
-	owner_has_thread(&owner, three, &id, 1);
+	owner_find_by_fault(&owner, three, &id, 1);
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 0);
 
 	/* nobody we can see: as if there had been no fault */
-	owner_has_thread(&owner, 12345, &id, 1);
+	owner_find_by_fault(&owner, 12345, &id, 1);
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), -1);
 
 	/* somebody else has the memory of a dead owner, if it has events still: one, or three, who has nothing there */
-	owner_has_thread(&owner, two, &id, 1);
+	owner_find_by_fault(&owner, two, &id, 1);
 	CHECK_SYS(kill(two, SIGKILL));
 	CHECK_SYS(waitpid(two, &status, 0));
 	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr, &id, 1, &m), 1);
