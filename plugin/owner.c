@@ -97,6 +97,26 @@ static pid_t noted_with_thread(const struct owner *o, pid_t tid)
 	return owner;
 }
 
+/* A restored task has the pid of the images; there may be more of the kind in other namespaces */
+static void narrow(struct owner *o)
+{
+	pid_t owner = 0;
+	size_t i;
+
+	if (!o->vpid)
+		return;
+
+	for (i = 0; i < o->nr; i++) {
+		if (innermost_pid(o->pids[i]) != o->vpid)
+			continue;
+		if (owner)
+			return;
+		owner = o->pids[i];
+	}
+	if (owner)
+		owner_is(o, owner);
+}
+
 int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
 {
 	int ret;
@@ -108,8 +128,10 @@ int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
 		return 0;
 
 	ret = for_each_mapper(ids, nr, note, o);
-	if (ret >= 0)
+	if (ret >= 0) {
+		narrow(o);
 		return 0;
+	}
 
 	/* some of them are as good as none: the owner could be one of the others */
 	o->nr = 0;
@@ -227,6 +249,17 @@ int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void
 	return ret;
 }
 
+/* Only what they have in common is known to be the owner's, whoever that is */
+static void clip(struct proc_mapping *m, const struct proc_mapping *other)
+{
+	if (m->start < other->start) {
+		m->pgoff += other->start - m->start;
+		m->start = other->start;
+	}
+	if (m->end > other->end)
+		m->end = other->end;
+}
+
 int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, size_t nr, struct proc_mapping *m)
 {
 	struct proc_mapping other;
@@ -252,6 +285,7 @@ int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, siz
 		if (!ours)
 			*m = other;
 		ours = true;
+		clip(m, &other);
 	}
 
 	if (ours && others)

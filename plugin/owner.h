@@ -18,6 +18,7 @@
 struct owner {
 	pid_t *pids; /* who might be the owner; one, once that is known */
 	size_t nr, cap;
+	pid_t vpid; /* its pid in its own namespace where that is known, or 0 */
 	unsigned int guesses;
 };
 
@@ -50,7 +51,8 @@ int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void
 
 /*
  * What is mapped at addr by those who might be the owner: 1 one of the objects, *m
- * tells; 0 none of them has an object there; -1 they contradict each other.
+ * tells, for as far as all agree; 0 none of them has an object there; -1 they
+ * contradict each other.
  */
 int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, size_t nr, struct proc_mapping *m);
 

@@ -359,6 +359,13 @@ static pid_t innermost_tid(pid_t pid, pid_t tid, unsigned int *nr)
 	return last;
 }
 
+pid_t innermost_pid(pid_t pid)
+{
+	unsigned int nr;
+
+	return innermost_tid(pid, pid, &nr);
+}
+
 pid_t process_of(pid_t tid)
 {
 	char path[64], line[256];

@@ -58,6 +58,9 @@ bool has_memory(pid_t pid);
 /* Whether pid maps one of ids. */
 bool maps_one_of(pid_t pid, const struct inode_id *ids, size_t nr);
 
+/* The number of pid in its own pid namespace, or 0. */
+pid_t innermost_pid(pid_t pid);
+
 /* The process of a thread of our own pid namespace, if it is in no other; or 0. */
 pid_t process_of(pid_t tid);
 

@@ -144,6 +144,7 @@ int task_add(struct cr_lazy_task *lt, const struct cr_shmem_vma *vmas, unsigned 
 			 vma.end, vma.obj->shmid, vma.pgoff);
 	}
 
+	task->owner.vpid = lt->pid;
 	task_update_busy(task);
 	return 0;
 }

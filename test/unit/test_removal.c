@@ -609,6 +609,38 @@ TEST_NS(locates_of_who_faults)
 	CHECK_EQ(m.pgoff, PG);
 }
 
+/* Who is not known to be the owner may have something else a little further on */
+TEST_NS(locates_what_all_agree_on)
+{
+	char *addr = setup_locate();
+	volatile int *ready = unit_shared_alloc(sizeof(int));
+	struct proc_mapping m;
+	pid_t one;
+
+	one = put_at(addr, fd, 1, MAP_SHARED);
+	if (!CHECK_SYS(fork())) {
+		CHECK_SYS(munmap(addr, 4 * PG));
+		CHECK(mmap(addr + PG, 2 * PG, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 2 * PG) == addr + PG);
+		*ready = 1;
+		while (1)
+			pause();
+	}
+	WAIT_FOR(*ready);
+
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr + 2 * PG, &id, 1, &m), 1);
+	CHECK_EQ(m.start, (uintptr_t)addr + PG);
+	CHECK_EQ(m.end, (uintptr_t)addr + 3 * PG);
+	CHECK_EQ(m.pgoff, 2 * PG);
+
+	/* the pid in the images tells */
+	owner_fini(&owner);
+	owner.vpid = one;
+	CHECK_EQ(owner_locate(&owner, (uintptr_t)addr + 2 * PG, &id, 1, &m), 1);
+	CHECK_EQ(m.start, (uintptr_t)addr);
+	CHECK_EQ(m.end, (uintptr_t)addr + 4 * PG);
+	CHECK_EQ(m.pgoff, PG);
+}
+
 TEST_NS(locates_of_the_owner)
 {
 	struct step steps[] = { { 3, PG, MADV_DONTNEED, false }, { 0, 0, -1, true } };
