@@ -23,6 +23,7 @@ class Generator:
         self.make_objects()
         self.make_processes()
         self.make_disk()
+        self.targets = set()  # slots that some mremap() moves to
         self.model = Model(self.p)
         self.pressure = self.r.choice((0.1, 0.5, 0.9))  # of steps with several actors
         for _ in range(self.r.choice((8, 20, 35))):
@@ -67,10 +68,14 @@ class Generator:
             slots = list(range(5)) if self.same_addresses else list(range(5 * proc, 5 * proc + 5))
             self.r.shuffle(slots)
             slots = iter(slots)
+            slot, end = next(slots), 0
             for n in range(self.r.choice((1, 2, 3, 4))):
-                self.make_mapping(proc, next(slots), self.p.objs[0] if not n else self.r.choice(self.p.objs))
+                if n and self.chance(0.7):
+                    slot, end = next(slots), 0
+                end = self.make_mapping(proc, slot, end, self.p.objs[0] if not n else self.r.choice(self.p.objs))
 
-    def make_mapping(self, proc, slot, obj):
+    def make_mapping(self, proc, slot, at, obj):
+        """Returns where a neighbour can be put"""
         pgoff, nr = 0, obj.pages
         if self.chance(0.4):
             pgoff = self.r.randrange(obj.pages)
@@ -79,11 +84,12 @@ class Generator:
             nr += self.r.randint(1, 20)  # beyond the end
         private = int(obj.kind != "anon" and self.chance(0.3))
         prot = self.r.choice((PROT_RW,) * 7 + (PROT_READ, PROT_NONE))
-        self.p.maps.append(Map(proc, slot, obj.id, pgoff, nr, private, prot))
+        self.p.maps.append(Map(proc, slot, obj.id, pgoff, nr, private, prot, at))
         if private and prot == PROT_RW and self.chance(0.6):
             end = min(nr, obj.pages - pgoff)
             first = self.r.randrange(end)
-            self.p.cows.append((proc, slot, first, self.r.randint(1, min(40, end - first))))
+            self.p.cows.append((proc, slot, at + first, self.r.randint(1, min(40, end - first))))
+        return at + nr
 
     def make_disk(self):
         """So that the window is open for so long"""
@@ -123,6 +129,8 @@ class Generator:
         p = self.model.proc_of(op.actor)
         if op.name == "fork":  # copies of a lazy object's pages, when the parent is retired before its child
             return not any(e.private for pages in self.model.procs[p].slots.values() for e in pages.values())
+        if op.name == "remap":  # what is no longer one mapping when all objects are complete
+            return op.args[0] not in self.model.procs[p].advised
         if op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE):
             return True
         # who of several threads did which call
@@ -228,7 +236,8 @@ class Generator:
         p = self.model.proc_of(actor)
         pages = self.model.procs[p].slots[slot]
         used = self.model.used_slots
-        free = sorted(set(range(MAX_SLOTS)) - (used[p] if self.everything else set().union(*used.values())))
+        taken = used[p] if self.everything else self.targets.union(*used.values())
+        free = sorted(set(range(MAX_SLOTS)) - taken)
         kind = self.r.choice(("move", "dup", "dontunmap", "grow", "shrink", "move_grow", "move_shrink"))
         if self.chance(0.5) and kind != "grow":
             first, nr = min(pages), max(pages) + 1 - min(pages)
@@ -240,6 +249,7 @@ class Generator:
                 new = nr + self.r.randint(1, 80)
             elif kind == "move_shrink":
                 new = self.r.randint(1, nr)
+            self.targets.add(free[0])
             return Op(actor, "self", "remap", (slot, first, 0 if kind == "dup" else nr, new, MAYMOVE | FIXED |
                                                (DONTUNMAP if kind == "dontunmap" else 0), free[0]))
         if kind == "grow":

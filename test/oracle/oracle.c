@@ -170,7 +170,7 @@ static void leave_staging(void)
 static void make_mapping(const struct mapping *m)
 {
 	const struct object *o = &prog.objects[m->obj];
-	char *to = slot_addr(m->slot, 0), *from = o->staging + (size_t)m->pgoff * PAGE;
+	char *to = slot_addr(m->slot, m->at), *from = o->staging + (size_t)m->pgoff * PAGE;
 	size_t len = (size_t)m->nr * PAGE;
 
 	if (o->kind == OBJ_ANON) {

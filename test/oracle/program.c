@@ -73,13 +73,13 @@ static bool cow_line(const char *line)
 	return true;
 }
 
-/* map PROC SLOT OBJ PGOFF NR PRIVATE PROT */
+/* map PROC SLOT OBJ PGOFF NR PRIVATE PROT AT */
 static bool map_line(const char *line)
 {
 	struct mapping m;
 
-	if (sscanf(line, "map %ld %ld %ld %ld %ld %ld %ld", &m.proc, &m.slot, &m.obj, &m.pgoff, &m.nr, &m.private,
-		   &m.prot) != 7)
+	if (sscanf(line, "map %ld %ld %ld %ld %ld %ld %ld %ld", &m.proc, &m.slot, &m.obj, &m.pgoff, &m.nr, &m.private,
+		   &m.prot, &m.at) != 8)
 		return false;
 	need_room(prog.nr_maps < MAX_LINES && m.slot >= 0 && m.slot < MAX_SLOTS, line);
 	prog.maps[prog.nr_maps++] = m;

@@ -42,9 +42,9 @@ struct object {
 	bool used;
 	enum object_kind kind;
 	long pages;
-	long tail; /* bytes in the last page, 0 for all */
-	long past; /* something was stored in the rest of it */
-	char *staging;	  /* all of it, mapped until the processes have their own mappings */
+	long tail;     /* bytes in the last page, 0 for all */
+	long past;     /* something was stored in the rest of it */
+	char *staging; /* all of it, mapped until the processes have their own mappings */
 	int fd;
 };
 
@@ -55,6 +55,7 @@ struct run {
 
 struct mapping {
 	long proc, slot, obj, pgoff, nr, private, prot;
+	long at; /* page of the slot where it begins */
 };
 
 /* Everything that happens, as read from the file; nobody changes it later */

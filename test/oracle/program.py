@@ -17,7 +17,7 @@ MAX_ACTORS, MAX_SLOTS = 16, 128  # program.h
 
 Op = namedtuple("Op", "actor via name args")
 Obj = namedtuple("Obj", "id kind pages tail past data")  # data: [(first, nr)]
-Map = namedtuple("Map", "proc slot obj pgoff nr private prot")
+Map = namedtuple("Map", "proc slot obj pgoff nr private prot at")
 
 
 class Program:
@@ -48,7 +48,7 @@ class Program:
             lines += ["data %d %d %d" % (o.id, first, nr) for first, nr in o.data]
         for proc, actors in sorted(self.procs.items()):
             lines.append("proc %d %s" % (proc, " ".join(map(str, actors))))
-        lines += ["map %d %d %d %d %d %d %d" % m for m in self.maps]
+        lines += ["map %d %d %d %d %d %d %d %d" % m for m in self.maps]
         lines += ["cow %d %d %d %d" % c for c in self.cows]
         lines += ["slot %d %d" % s for s in sorted(self.slot_pages().items())]
         for step in self.steps:
@@ -63,7 +63,7 @@ class Program:
         def see(slot, n):
             pages[slot] = max(pages.get(slot, 0), n)
         for m in self.maps:
-            see(m.slot, m.nr)
+            see(m.slot, m.at + m.nr)
         for op in (op for step in self.steps for op in step):
             if op.name == "remap":
                 slot, first, old, new, flags, to = op.args
@@ -150,12 +150,13 @@ class Proc:
     def __init__(self, actors):
         self.actors = list(actors)
         self.slots = {}  # slot: {page: Ent}
+        self.advised = set()  # slots whose contents were given up or dropped
         self.split = set()  # slots with private mappings that may not be one any more
 
     def clone(self, actor):
         p = Proc([actor])
         p.slots = {s: {n: e._replace(locked=0) for n, e in pages.items()} for s, pages in self.slots.items()}
-        p.split = set(self.split)
+        p.split, p.advised = set(self.split), set(self.advised)
         return p
 
 
@@ -174,8 +175,8 @@ class Model:
         for m in program.maps:
             if m.proc not in self.procs or m.obj not in self.objs:
                 continue
-            self.procs[m.proc].slots[m.slot] = {
-                n: Ent(m.obj, m.pgoff + n, m.private, m.prot, 0) for n in range(m.nr)}
+            self.procs[m.proc].slots.setdefault(m.slot, {}).update({
+                m.at + n: Ent(m.obj, m.pgoff + n, m.private, m.prot, 0) for n in range(m.nr)})
             self.used_slots[m.proc].add(m.slot)
 
     def proc_of(self, actor):
@@ -341,6 +342,8 @@ class Model:
             self.used_slots[child] = set(self.used_slots[p])
         elif op.name == "remap":
             self.run_remap(p, *a)
+        elif op.name == "advise":
+            proc.advised.add(a[0])
         elif op.name in ("unmap", "protect", "lock", "unlock", "anon"):
             self.run_change(proc, op)
 

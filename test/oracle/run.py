@@ -16,6 +16,7 @@ import lib  # noqa: E402
 
 ORACLE = os.path.join(lib.BUILD, "oracle", "oracle")
 TIMEOUT = 20.0
+TASKS = 40  # that a program has at most, threads included
 
 
 class Difference(Exception):
@@ -33,6 +34,16 @@ class Undefined(Exception):
 def others():
     """All processes of this namespace but us"""
     return [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()]
+
+
+def pid_is_known(pid):
+    try:
+        os.close(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # of a thread
+    return True
 
 
 def kill_others():
@@ -80,8 +91,13 @@ class Run(lib.Ledger):
 
     def dump(self, *args, **kwargs):
         super().dump(*args, **kwargs)
-        lib.wait_for(lambda: not others(), "dumped processes are still there")
+        lib.wait_for(lambda: self.pids_are_free(), "dumped processes are still there")
         return self
+
+    def pids_are_free(self):
+        """Processes that are gone are not all: the kernel frees the pid of a thread a little
+        later, and restore needs it"""
+        return not others() and not any(pid_is_known(self.main.pid + i) for i in range(TASKS))
 
     def observations(self):
         """By actor, in the order they were made in; and when each step began"""
@@ -109,7 +125,7 @@ class Run(lib.Ledger):
             os.unlink(self.go)
             if os.path.exists(self.restored):
                 os.unlink(self.restored)
-        lib.wait_for(lambda: not others(), "processes are left: %s" % [
+        lib.wait_for(lambda: self.pids_are_free(), "processes are left: %s" % [
             (p, lib.read("/proc/%d/comm" % p).strip()) for p in others()], TIMEOUT)
         return self.observations()
 
