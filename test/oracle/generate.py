@@ -158,6 +158,11 @@ class Generator:
             slot, first, nr = self.focus
         else:
             slot = self.r.choice(slots)
+            if self.chance(0.3):
+                edge = self.make_edge(p, slot)
+                if edge is not None:
+                    self.focus = (slot, edge, 1)
+                    return self.focus
             pages = self.model.procs[p].slots[slot]
             lo, hi = min(pages), max(pages) + 1
             first = self.r.choice((lo, self.r.randrange(lo, hi), self.r.randrange(lo, hi), max(lo, hi - 3)))
@@ -167,6 +172,18 @@ class Generator:
             nr = max(1, min(nr, hi - first + (3 if self.chance(0.05) else 0)))
         self.focus = (slot, first, nr)
         return slot, first, nr
+
+    def make_edge(self, p, slot):
+        """A page at an end of what is filled at once: 128 pages, or a window of 64"""
+        starts = {o.id: [first for first, _ in o.data] for o in self.p.objs}
+        edges = []
+        for n, e in self.model.procs[p].slots[slot].items():
+            if e.obj is None:
+                continue
+            run = max((first for first in starts[e.obj] if first <= e.page), default=0)
+            if (e.page - run) % 128 in (0, 127) or e.page % 64 in (0, 63):
+                edges.append(n)
+        return self.r.choice(edges) if edges else None
 
     def make_op(self, actor):
         p = self.model.proc_of(actor)
