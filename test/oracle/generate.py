@@ -23,6 +23,7 @@ class Generator:
         self.make_objects()
         self.make_processes()
         self.make_disk()
+        self.beside = None  # a place beside one that was at an end
         self.targets = set()  # slots that some mremap() moves to
         self.model = Model(self.p)
         self.pressure = self.r.choice((0.1, 0.5, 0.9))  # of steps with several actors
@@ -158,10 +159,14 @@ class Generator:
             slot, first, nr = self.focus
         else:
             slot = self.r.choice(slots)
+            if self.beside and self.beside[0] in slots and self.chance(0.5):
+                self.focus, self.beside = self.beside, None
+                return self.focus
             if self.chance(0.3):
                 edge = self.make_edge(p, slot)
                 if edge is not None:
                     self.focus = (slot, edge, 1)
+                    self.beside = (slot, max(0, edge + self.r.choice((-1, 1))), 1)
                     return self.focus
             pages = self.model.procs[p].slots[slot]
             lo, hi = min(pages), max(pages) + 1
