@@ -130,8 +130,8 @@ class Generator:
         p = self.model.proc_of(op.actor)
         if op.name == "fork":  # copies of a lazy object's pages, when the parent is retired before its child
             return not any(e.private for pages in self.model.procs[p].slots.values() for e in pages.values())
-        if op.name == "remap":  # what is no longer one mapping when all objects are complete
-            return op.args[0] not in self.model.procs[p].advised
+        if op.name == "remap":  # of a parent that is retired before its child: it may not be one mapping any more
+            return not self.model.procs[p].forked or op.args[0] not in self.model.procs[p].advised
         if op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE):
             return True
         # who of several threads did which call

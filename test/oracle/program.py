@@ -150,6 +150,7 @@ class Proc:
     def __init__(self, actors):
         self.actors = list(actors)
         self.slots = {}  # slot: {page: Ent}
+        self.forked = False
         self.advised = set()  # slots whose contents were given up or dropped
         self.split = set()  # slots with private mappings that may not be one any more
 
@@ -337,6 +338,7 @@ class Model:
         proc, a = self.procs[p], op.args
         if op.name == "fork":
             self.used_actors.add(a[0])
+            proc.forked = True
             child = 100 + a[0]
             self.procs[child] = proc.clone(a[0])
             self.used_slots[child] = set(self.used_slots[p])
