@@ -153,12 +153,16 @@ patches-verify: | $(BASE_TARBALL)
 #
 # Checks. What they build with make wants its built-in rules, which we do without.
 #
-.PHONY: test test-upstream demo bench lint
+.PHONY: test test-upstream oracle soak demo bench lint
 test: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= sh test/run.sh $(T)
 test-upstream: all criu-plain
 	$(Q)MAKEFLAGS= test/upstream.sh
 	$(Q)MAKEFLAGS= test/upstream.sh -s
+oracle: all $(RIG)
+	$(Q)test/oracle/oracle.py --seeds $(or $(SEEDS),2000) --first-seed $(or $(FIRST),1)
+soak: all $(RIG)
+	$(Q)test/oracle/oracle.py --seconds $(or $(SECONDS),600) --first-seed $(or $(FIRST),$$(date +%s))
 demo: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= demo/demo.sh
 bench: all criu-plain build/bench/holder $(RIG)
@@ -203,8 +207,10 @@ help:
 #: patches-export     write criu-patches/ from those commits
 #: patches-roundtrip  is criu-patches/ what import and export make of it?
 #: patches-verify     does CRIU build after each patch, none applied with fuzz?
-#: test [T=GROUPS]    our tests: unit, e2e, zdtm, or e2e/NAME for one of them
+#: test [T=GROUPS]    our tests: unit, e2e, oracle, zdtm, or e2e/NAME for one of them
 #: test-upstream      CRIU's own tests with the patched CRIU and the plugin, and a control
+#: oracle [SEEDS=N]   random programs, FIRST=S: from that seed on; see test/oracle
+#: soak [SECONDS=N]   random programs for so long, never the same
 #: lint               style and static analysis
 #: demo               see a restore that does not wait for its shared memory
 #: bench              what is filled before resume: how long that takes, and eager CRIU

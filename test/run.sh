@@ -6,7 +6,8 @@
 #   test/run.sh [GROUP | GROUP/SCRIPT]...
 #
 # The groups are unit (test/unit/run), e2e (each executable test/e2e/*.py but
-# lib.py) and zdtm (test/zdtm/run.sh); without arguments, all of them.
+# lib.py), oracle (test/oracle/oracle.py) and zdtm (test/zdtm/run.sh); without
+# arguments, all of them.
 #
 # A script prints, for each test, one of
 #
@@ -119,6 +120,7 @@ run_group() {
 	case $1 in
 	unit) run_script unit test/unit/run ;;
 	zdtm) run_script zdtm test/zdtm/run.sh ;;
+	oracle) run_script oracle test/oracle/oracle.py ;;
 	e2e)
 		for script in test/e2e/*.py; do
 			[ "$script" != test/e2e/lib.py ] || continue
@@ -138,7 +140,7 @@ allowed() {
 	grep -v '^#' test/allowed-skips 2>/dev/null | cut -d' ' -f1 | grep -qxF "$_name"
 }
 
-[ $# -gt 0 ] || set -- unit e2e zdtm
+[ $# -gt 0 ] || set -- unit e2e oracle zdtm
 for group in "$@"; do
 	run_group "$group"
 done

@@ -19,6 +19,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,8 +31,10 @@ from run import HERE, Difference, Undefined, kill_others, lib, run_program
 from shrink import shrink
 
 CLONE_NEWNS, CLONE_NEWPID, MS_REC, MS_PRIVATE = 0x20000, 0x20000000, 0x4000, 0x40000
+PR_SET_PDEATHSIG = 1
 CHUNK = 25
 LOGS = os.path.join(lib.BUILD, "test-logs", "oracle")
+BASE = None  # directory of this run
 PROGRAMS = os.path.join(HERE, "programs")
 
 
@@ -48,10 +51,12 @@ def in_namespace(fn):
         return pid
     status = 1
     try:
+        libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc_call("unshare", CLONE_NEWPID | CLONE_NEWNS)
         first = os.fork()
         if first:
             os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) & 255)
+        libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc_call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         libc_call("mount", b"proc", b"/proc", b"proc", 0, None)
         fn()
@@ -72,7 +77,7 @@ def keep_logs(where, keep):
 
 def try_program(program, repeat=1, keep=None):
     """None and the run, or what is wrong"""
-    where = tempfile.mkdtemp(prefix="lshm-oracle-")
+    where = tempfile.mkdtemp(dir=BASE)
     try:
         return None, run_program(where, program, repeat)
     except (Difference, Undefined, lib.TestFailure) as e:
@@ -255,6 +260,16 @@ def main():
     ap.add_argument("-v", action="store_true", help="print the program")
     args = ap.parse_args()
 
+    global BASE
+    BASE = tempfile.mkdtemp(prefix="lshm-oracle-")
+    try:
+        sys.exit(run_what(args))
+    finally:
+        shutil.rmtree(BASE, ignore_errors=True)
+
+
+def run_what(args):
+    """The exit status"""
     if args.seed is not None or args.programs:
         if args.programs:
             work = [(os.path.basename(f), Program.parse(lib.read(f))) for f in args.programs]
@@ -270,9 +285,9 @@ def main():
         total = run_all(lambda i: seeds_of(i, args, end), args)
     else:
         args.seeds = 100
-        sys.exit(1 if as_tests(args) else 0)
+        return 1 if as_tests(args) else 0
     print(total.summary())
-    sys.exit(1 if total.wrong else 0)
+    return 1 if total.wrong else 0
 
 
 if __name__ == "__main__":
