@@ -2,10 +2,10 @@
 /*
  * Runs a program made by oracle.py, over shared memory:
  *
- *   oracle PROGRAM LOG GO RESTORED
+ *   oracle PROGRAM LOG GO RESTORED READY
  *
  * Processes and their threads are the program's actors. They prepare the memory,
- * LOG gets the line "ready", and all wait to be dumped. Once restored (the file GO
+ * the directory READY comes to be, and all wait to be dumped. Once restored (the file GO
  * is there) they do the program's steps. In a step some actors do an op each, at
  * the same time; the next step comes when all have done theirs. What they see they
  * write to LOG, in lines "STEP ACTOR ...". In the end all look at all that they
@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "program.h"
@@ -411,7 +412,7 @@ int main(int argc, char **argv)
 
 	if (!strcmp(argv[0], "oracle-done"))
 		return 0;
-	if (argc != 5)
+	if (argc != 6)
 		return 2;
 	program_read(argv[1]);
 	log_file = argv[2];
@@ -426,7 +427,7 @@ int main(int argc, char **argv)
 		note(&d);
 	}
 	leave_staging();
-	observe(-1, -1, "ready");
+	NEED(!mkdir(argv[5], 0700)); /* no file: it could be open when we are dumped */
 
 	wait_file(go_file, true);
 	open_pidfds();

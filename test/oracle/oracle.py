@@ -133,9 +133,11 @@ class Total:
     def __init__(self):
         self.began = time.monotonic()
         self.runs = self.ops = self.early = self.faults = self.objects = 0
+        self.seconds = 0
         self.wrong = []
 
     def add(self, result):
+        self.seconds = time.monotonic() - self.began
         self.runs += 1
         self.ops += result["ops"]
         if "wrong" in result:
@@ -147,8 +149,8 @@ class Total:
         self.objects += result["objects"]
 
     def summary(self):
-        return ("%d programs in %.0f s: %d different, %d operations, %d of them with the window open, %d lazy objects, "
-                "%d faults" % (self.runs, time.monotonic() - self.began, len(self.wrong), self.ops, self.early,
+        return ("%d programs in %.0f s: %d different, %d operations, %d of them before all objects were complete, %d lazy objects, "
+                "%d faults" % (self.runs, self.seconds, len(self.wrong), self.ops, self.early,
                                self.objects, self.faults))
 
 
