@@ -147,7 +147,8 @@ class Generator:
         for actor in proc.actors:
             place = self.make_place(victim)
             if place:
-                group.append(Op(actor, "self", "blind", (place[0], 0, 1 + max(self.model.procs[victim].slots[place[0]]))))
+                pages = self.model.procs[victim].slots[place[0]]
+                group.append(Op(actor, "self", "blind", (place[0], 0, 1 + max(pages))))
         return group if self.model.may_run(group) else []
 
     def make_place(self, p):
@@ -194,7 +195,8 @@ class Generator:
         p = self.model.proc_of(actor)
         names = {
             "any": ["load"] * 8 + ["store"] * 5 + ["lane"] * 2 + ["unmap"] * 2 + ["protect"] * 3 + ["advise"] * 10 +
-                   ["remap"] * 5 + ["kwrite"] * 3 + ["kread"] * 3 + ["vmread"] * 3 + ["vmwrite"] * 2 + ["lock"] + ["unlock"] + ["anon"] + ["fork"] * 2 + ["fd"] * 3 + ["end"],
+                   ["remap"] * 5 + ["kwrite"] * 3 + ["kread"] * 3 + ["vmread"] * 3 + ["vmwrite"] * 2 +
+                   ["lock"] + ["unlock"] + ["anon"] + ["fork"] * 2 + ["fd"] * 3 + ["end"],
             "lane": ["lane"] * 5 + ["advise_keep", "fork"],
             "reads": ["load"] * 4 + ["kwrite", "vmread", "advise_keep", "fork"],
             "remove": ["advise"] * 3 + ["remove"] * 2 + ["load", "store"],
@@ -243,7 +245,8 @@ class Generator:
             "lane": lambda: (actor % LANES,),
             "protect": lambda: (self.r.choice((PROT_NONE, PROT_READ, PROT_RW, PROT_RW)),),
             "advise": lambda: (self.r.choice((DONTNEED,) * 4 + (REMOVE,) * 4 + tuple(ADVICE.values())),),
-            "advise_keep": lambda: (self.r.choice((DONTNEED, DONTNEED, POPULATE_READ, POPULATE_WRITE, ADVICE["cold"])),),
+            "advise_keep": lambda: (self.r.choice((DONTNEED, DONTNEED, POPULATE_READ, POPULATE_WRITE,
+                                                 ADVICE["cold"])),),
             "remove": lambda: (REMOVE,),
             "lock": lambda: (self.r.randrange(2),),
         }.get(name, lambda: ())
@@ -287,7 +290,8 @@ class Generator:
         size = o.pages * PAGE
         name = self.r.choice(FD_OPS)
         if name == "truncate":
-            return Op(actor, "self", name, (o.id, self.r.choice((0, size, self.r.randrange(size), self.r.randrange(size)))))
+            length = self.r.choice((0, size, self.r.randrange(size), self.r.randrange(size)))
+            return Op(actor, "self", name, (o.id, length))
         offset = self.r.choice((0, self.r.randrange(o.pages) * PAGE, self.r.randrange(size)))
         length = self.r.randint(1, 15 * PAGE)
         if name == "punch" and self.chance(0.5):

@@ -27,7 +27,7 @@ import traceback
 
 from generate import generate
 from program import Program
-from run import HERE, Difference, Undefined, kill_others, lib, run_program
+from run import HERE, Difference, Undefined, lib, run_program
 from shrink import shrink
 
 CLONE_NEWNS, CLONE_NEWPID, MS_REC, MS_PRIVATE = 0x20000, 0x20000000, 0x4000, 0x40000
@@ -149,9 +149,9 @@ class Total:
         self.objects += result["objects"]
 
     def summary(self):
-        return ("%d programs in %.0f s: %d different, %d operations, %d of them before all objects were complete, %d lazy objects, "
-                "%d faults" % (self.runs, self.seconds, len(self.wrong), self.ops, self.early,
-                               self.objects, self.faults))
+        return ("%d programs in %.0f s: %d different, %d operations, %d of them before all objects were "
+                "complete, %d lazy objects, %d faults" % (
+                    self.runs, self.seconds, len(self.wrong), self.ops, self.early, self.objects, self.faults))
 
 
 def report_wrong(result):

@@ -138,7 +138,8 @@ class Run(lib.Ledger):
         if self.daemon:
             status = self.finish_daemon(TIMEOUT)
             if status:
-                raise Difference("daemon", "the daemon's status is %d: %s" % (status, self.errors("lazy-pages.log")[-400:]))
+                raise Difference("daemon", "the daemon's status is %d: %s" % (
+                    status, self.errors("lazy-pages.log")[-400:]))
 
     def keep_report(self):
         os.rename(self.report_file, self.report_file + ".lazy")
