@@ -181,6 +181,8 @@ def run_all(work, args, done=lambda result: None):
             for result in results:
                 total.add(result)
                 done(result)
+                if not total.runs % 500:
+                    print("# %s" % total.summary(), flush=True)
             if total.wrong and not args.go_on:
                 stop(workers)
                 return total
