@@ -24,6 +24,9 @@ enum lshm_verdict lshm_eligible(const struct cr_shmem_object *obj, uint64_t uffd
 	/* Whoever gave us the descriptor has one too */
 	if (obj->flags & CR_SHMEM_INHERITED)
 		return LSHM_INHERITED;
+	/* a later CRIU knows something of it that we do not understand */
+	if (obj->flags & ~(uint32_t)KNOWN_FLAGS)
+		return LSHM_UNKNOWN;
 	/* read(2), write(2) and new mappings raise no event and show zeroes */
 	if (obj->flags & CR_SHMEM_FD_OPEN)
 		return LSHM_FD_OPEN;
@@ -40,10 +43,6 @@ enum lshm_verdict lshm_eligible(const struct cr_shmem_object *obj, uint64_t uffd
 		return LSHM_NO_MINOR_HUGETLB;
 	if (obj->page_size > MAX_LAZY_PAGE)
 		return LSHM_LARGE_PAGES;
-	/* a later CRIU knows something of it that we do not understand */
-	if (obj->flags & ~(uint32_t)KNOWN_FLAGS)
-		return LSHM_UNKNOWN;
-
 	return LSHM_LAZY;
 }
 

@@ -66,10 +66,9 @@ static void give_up_task(struct task *task, uint64_t start, uint64_t end, const 
  * mapping for it may be several of ours: after an mprotect() neighbours may have
  * become one.
  */
-static int pages_removed(struct task *task, uint64_t start, uint64_t end)
+static int drop_pages(struct task *task, uint64_t start, uint64_t end, bool *classified)
 {
 	enum removal_kind kind = REMOVAL_UNKNOWN;
-	bool classified = false;
 	uint64_t addr = start;
 
 	while (addr < end && task_unfinished(task)) {
@@ -78,10 +77,10 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 		int ret;
 
 		if (!vma) {
-			if (!classified && task->owner.nr != 1) {
+			if (!*classified && task->owner.nr != 1) {
 				/* who could be the owner may have different things there */
 				kind = removal_classify(&task->removal, &task->owner, start, end, task->ids, task->nr_objs);
-				classified = true;
+				*classified = true;
 			}
 			ret = task_learn_mapping(task, addr);
 			if (!ret && addr == start)
@@ -96,9 +95,9 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 		addr = vma->end;
 		if (!part_of(vma, start, end, &part))
 			continue;
-		if (!classified)
+		if (!*classified)
 			kind = removal_classify(&task->removal, &task->owner, start, end, task->ids, task->nr_objs);
-		classified = true;
+		*classified = true;
 
 		if (kind == REMOVAL_UNKNOWN) {
 			give_up_task(task, start, end, "the call that did it was not found");
@@ -109,7 +108,18 @@ static int pages_removed(struct task *task, uint64_t start, uint64_t end)
 	}
 
 	/* once all is complete it does not matter who takes care of it */
-	return task->gone || classified || addr > start ? 0 : -ENOTSUP;
+	return task->gone || *classified || addr > start ? 0 : -ENOTSUP;
+}
+
+static int pages_removed(struct task *task, uint64_t start, uint64_t end)
+{
+	bool classified = false;
+	int ret;
+
+	ret = drop_pages(task, start, end, &classified);
+	if (!classified)
+		removal_pass(&task->removal, start, end);
+	return ret;
 }
 
 static int forget_range(struct task *task, uint64_t start, uint64_t end)

@@ -123,6 +123,8 @@ static enum fill_result map_object(const struct fill_job *job, uint64_t off, uin
 		return FILL_WRITE_ERROR;
 	}
 
+	/* the guard, if it has to be made anew, must not be one of those who map the object */
+	madvise(mem, len, MADV_DONTFORK);
 	*map = mem;
 	return FILL_OK;
 }

@@ -36,6 +36,7 @@ static int guard_pidfd = -1;	  /* of the daemon, for the guard to wait for */
 static struct epoll_rfd exit_rfd; /* the guard's pidfd, for the daemon */
 static int epoll_fd = -1;
 static pid_t guard_pid = -1;
+static unsigned long args_start, args_end;
 
 static void keep_spare_fds(void)
 {
@@ -85,17 +86,14 @@ void guard_kill(const struct inode_id *ids, unsigned int nr)
 }
 
 /*
- * Not to be taken for CRIU by who kills by name: that is when we are needed. The
- * command line is what was on the stack; it is our own copy.
+ * Where the command line is on the stack. The guard's copy is at the same place; it
+ * does not look itself, because a descriptor that is open when it is killed stays.
  */
-static void rename_self(void)
+static void find_command_line(void)
 {
-	unsigned long start = 0, end = 0;
 	char buf[1024], *p;
 	ssize_t ret;
 	int fd, i;
-
-	prctl(PR_SET_NAME, "lazyshm-guard");
 
 	fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -108,10 +106,19 @@ static void rename_self(void)
 	p = strrchr(buf, ')');
 	for (i = 2; p && i < 48; i++)
 		p = strchr(p + 1, ' ');
-	if (!p || sscanf(p, "%lu %lu", &start, &end) != 2 || end < start + sizeof("lazyshm-guard"))
+	if (!p || sscanf(p, "%lu %lu", &args_start, &args_end) != 2)
+		args_end = args_start;
+}
+
+/* Not to be taken for CRIU by who kills by name: that is when we are needed */
+static void rename_self(void)
+{
+	prctl(PR_SET_NAME, "lazyshm-guard");
+
+	if (args_end < args_start + sizeof("lazyshm-guard"))
 		return;
-	memset((void *)start, 0, end - start);
-	memcpy((void *)start, "lazyshm-guard", sizeof("lazyshm-guard"));
+	memset((void *)args_start, 0, args_end - args_start);
+	memcpy((void *)args_start, "lazyshm-guard", sizeof("lazyshm-guard"));
 }
 
 static void wait_for_exit(int pidfd)
@@ -218,6 +225,7 @@ int guard_start(void)
 	for (i = 0; i < SPARE_FDS; i++)
 		shared->spare[i] = -1;
 	keep_spare_fds();
+	find_command_line();
 
 	err = spawn();
 	if (err)

@@ -427,6 +427,34 @@ bool thread_in_own_fault(pid_t pid, pid_t tid)
 	return found;
 }
 
+/* Nanoseconds; 0 where the kernel does not count them (CONFIG_SCHED_INFO). Of a running thread as of the last tick. */
+static uint64_t run_time(pid_t pid, pid_t tid)
+{
+	char buf[128];
+
+	return read_thread_file(pid, tid, "schedstat", buf, sizeof(buf)) ? strtoull(buf, NULL, 10) : 0;
+}
+
+/* To wake up, see that its event was not read, and sleep again takes less */
+#define WAKE_NS 200000
+
+/* One that is running: what becomes of the note of its call */
+static unsigned int doubt(struct madvise_calls *calls, pid_t pid, pid_t tid)
+{
+	size_t i;
+
+	for (i = 0; i < calls->n; i++) {
+		if (calls->v[i].tid != tid)
+			continue;
+		if (run_time(pid, tid) - calls->v[i].run_ns <= WAKE_NS)
+			return LOOK_DOUBT;
+		calls->v[i] = calls->v[--calls->n];
+		break;
+	}
+
+	return 0;
+}
+
 static void forget_thread(struct madvise_calls *calls, pid_t tid)
 {
 	size_t i;
@@ -450,6 +478,7 @@ static int note_call(struct madvise_calls *calls, struct madvise_call *call)
 	}
 
 	call->switches = count_switches(call->pid, call->tid);
+	call->run_ns = run_time(call->pid, call->tid);
 	call->look = calls->look;
 	calls->v[calls->n++] = *call;
 	return 0;
@@ -475,7 +504,7 @@ unsigned int look_for_madvise(pid_t pid, struct madvise_calls *calls)
 			continue;
 		switch (where_is(pid, tid, &call)) {
 		case THREAD_RUNNING:
-			seen |= LOOK_RUNNING;
+			seen |= LOOK_RUNNING | doubt(calls, pid, tid);
 			break;
 		case THREAD_IN_MADVISE:
 			/* without memory for it the event will not be known, see removal_classify() */

@@ -76,6 +76,7 @@ struct madvise_call {
 	uint64_t start, len;
 	int advice;
 	uint64_t switches; /* context switches of the thread when it was seen */
+	uint64_t run_ns;   /* processor time it had used then */
 	unsigned int look; /* the look at which that was */
 	pid_t owner;	   /* whose memory it had then; the user's */
 };
@@ -89,12 +90,13 @@ struct madvise_calls {
 
 #define LOOK_RUNNING (1U << 0) /* some thread is running, or about to */
 #define LOOK_WAITS   (1U << 1) /* some thread waits for its event to be read */
+#define LOOK_DOUBT   (1U << 2) /* one that was noted is running: has it left its call? */
 
 /*
  * Looks at all threads of pid: notes those blocked in madvise(), forgets those
- * blocked elsewhere. One that is running is left as it was seen last: to read one
- * event wakes all threads which wait for theirs to be read, for a moment. Returns
- * LOOK_*; what could not be looked at is not seen.
+ * blocked elsewhere. To read one event wakes all threads which wait for theirs to
+ * be read, for a moment: so one that is running is forgotten only when it has run
+ * for longer than that takes. Returns LOOK_*; what could not be looked at is not seen.
  */
 unsigned int look_for_madvise(pid_t pid, struct madvise_calls *calls);
 

@@ -126,7 +126,7 @@ void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const stru
 			break;
 		/* there is an event, but who raised it may not be asleep yet, and who waits be another one */
 		known = o->nr == 1 && ns_since(&w->last_event) > SETTLE_NS;
-		if ((seen & LOOK_WAITS) && (known || ns_since(&began) > SETTLE_NS))
+		if ((seen & LOOK_WAITS) && !(seen & LOOK_DOUBT) && (known || ns_since(&began) > SETTLE_NS))
 			break;
 		pause_ns(LOOK_NS);
 	}
@@ -140,11 +140,24 @@ static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t e
 	return start >= c->start && end <= ((c->start + c->len + page - 1) & ~(page - 1));
 }
 
+/* Whether a call that was noted may be the one whose event, for this range, was read */
+static bool may_be(const struct removal_watch *w, const struct owner *o, const struct madvise_call *c, uint64_t start,
+		   uint64_t end, bool blocked)
+{
+	if ((c->look == w->calls.look) != blocked || !call_covers(c, start, end))
+		return false;
+
+	return c->owner == o->pids[0] || owner_may_be(o, c->pid);
+}
+
 /*
- * A call that covers the range, of those who have the owner's memory. Of several it does not matter whose event was
- * read if they are of one kind. If they are not, what a MADV_REMOVE covers may be
- * gone at any time from its call until it returns, so also now; its own event, if
- * this is not it, will find it in its call again.
+ * A call that covers the range, of those who have the owner's memory, and were
+ * blocked when we looked last. Of several it does not matter whose event was read
+ * if they are of one kind. If they are not, what a MADV_REMOVE covers may be gone at
+ * any time from its call until it returns, so also now; its own event, if this is
+ * not it, will find it in its call again.
+ *
+ * If there is none, of those about whom we are in doubt, where all are of one kind.
  */
 static struct madvise_call *pick(struct removal_watch *w, const struct owner *o, uint64_t start, uint64_t end)
 {
@@ -154,11 +167,17 @@ static struct madvise_call *pick(struct removal_watch *w, const struct owner *o,
 	for (i = 0; i < w->calls.n; i++) {
 		struct madvise_call *c = &w->calls.v[i];
 
-		if (!call_covers(c, start, end) || (found && c->advice != MADV_REMOVE))
-			continue;
-		if (c->owner == o->pids[0] || owner_may_be(o, c->pid))
+		if (may_be(w, o, c, start, end, true) && (!found || c->advice == MADV_REMOVE))
 			found = c;
 	}
+
+	for (i = 0; !found && i < w->calls.n; i++)
+		if (may_be(w, o, &w->calls.v[i], start, end, false))
+			found = &w->calls.v[i];
+	for (i = 0; found && found->look != w->calls.look && i < w->calls.n; i++)
+		if (may_be(w, o, &w->calls.v[i], start, end, false) &&
+		    (w->calls.v[i].advice == MADV_REMOVE) != (found->advice == MADV_REMOVE))
+			return NULL;
 
 	return found;
 }
@@ -224,4 +243,20 @@ enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uin
 	kind = call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
 	*call = w->calls.v[--w->calls.n]; /* its event is read */
 	return kind;
+}
+
+void removal_pass(struct removal_watch *w, uint64_t start, uint64_t end)
+{
+	struct madvise_call *found = NULL;
+	size_t i;
+
+	for (i = 0; i < w->calls.n; i++) {
+		if (!call_covers(&w->calls.v[i], start, end))
+			continue;
+		if (found)
+			return;
+		found = &w->calls.v[i];
+	}
+	if (found)
+		*found = w->calls.v[--w->calls.n];
 }

@@ -45,4 +45,7 @@ void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const stru
 enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uint64_t start, uint64_t end,
 				   const struct inode_id *ids, size_t nr);
 
+/* The same, where it does not matter: so that the call is not taken for a later one. */
+void removal_pass(struct removal_watch *w, uint64_t start, uint64_t end);
+
 #endif

@@ -219,4 +219,10 @@ def fork_storm_nofile(where):
     check(not storm(where, 64), "64 descriptors were enough")
 
 
+@test
+def stale_remove(where):
+    """A MADV_REMOVE of what had come, by a thread that is awake ever since; then others' MADV_DONTNEED there"""
+    scenario(where, "stale", mbps=5)
+
+
 main()

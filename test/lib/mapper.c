@@ -635,6 +635,45 @@ static void fork_storm_check(void)
 	while (*turn < children)
 		usleep(1000);
 }
+/* One removes pages that have come, and then is always awake; another moves what has not come to their place */
+
+static volatile int stage;
+
+static void *stale_thread(void *arg)
+{
+	(void)arg;
+	while (stage != 1)
+		usleep(1000);
+	NEED(!madvise(mem, 16 * PAGE, MADV_REMOVE));
+	stage = 2;
+	while (stage != 3)
+		;
+	return NULL;
+}
+
+static void stale_before(void)
+{
+	pthread_t t;
+
+	one_object();
+	NEED(!pthread_create(&t, NULL, stale_thread, NULL));
+}
+
+static void stale_act(void)
+{
+	check_right("first pages", mem, 16 * PAGE, 0);
+	stage = 1;
+	while (stage != 2)
+		;
+	NEED(mremap(mem + HALF, 16 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, mem) == mem);
+	NEED(!madvise(mem, 16 * PAGE, MADV_DONTNEED));
+	stage = 3;
+}
+
+static void stale_check(void)
+{
+	check_right("moved", mem, 16 * PAGE, HALF / PAGE);
+}
 
 static const struct scenario {
 	const char *name;
@@ -642,6 +681,7 @@ static const struct scenario {
 	void (*act)(void);    /* in the window */
 	void (*check)(void);  /* in the window and after it */
 } scenarios[] = {
+	{ "stale", stale_before, stale_act, stale_check },
 	{ "merge", merge_before, merge_act, merge_check },
 	{ "remove_half", one_object, remove_half_act, remove_half_check },
 	{ "dup_dontneed", one_object, dup_dontneed_act, dup_dontneed_check },
