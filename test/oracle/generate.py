@@ -11,12 +11,9 @@ VIA_OPS = ("load", "store", "advise", "unmap", "protect", "remap", "exec")
 
 
 class Generator:
-    def __init__(self, seed, everything):
+    def __init__(self, seed):
         self.r = random.Random(seed)
-        self.everything = everything
-        # Tasks that map different things at the same addresses. Of what a task maps that was
-        # not announced the daemon learns in /proc, from tasks that must not contradict each
-        # other. So, but for everything, such programs have no ops that need it.
+        # tasks that map different things at the same addresses
         self.same_addresses = self.chance(0.3)
         self.p = Program()
         self.p.seed = seed
@@ -24,7 +21,6 @@ class Generator:
         self.make_processes()
         self.make_disk()
         self.beside = None  # a place beside one that was at an end
-        self.targets = set()  # slots that some mremap() moves to
         self.model = Model(self.p)
         self.pressure = self.r.choice((0.1, 0.5, 0.9))  # of steps with several actors
         for _ in range(self.r.choice((8, 20, 35))):
@@ -45,7 +41,7 @@ class Generator:
             left -= pages
             kind = self.r.choice(("anon", "anon", "memfd", "memfd", "fd")) if i else self.r.choice(("anon", "memfd"))
             tail = self.r.randint(1, PAGE - 1) if kind != "anon" and self.chance(0.4) else 0
-            past = int(bool(tail) and self.everything and self.chance(0.5))
+            past = int(bool(tail) and self.chance(0.5))
             self.p.objs.append(Obj(i, kind, pages, tail, past, self.make_data(pages)))
 
     def make_data(self, pages):
@@ -118,26 +114,12 @@ class Generator:
             if not free:
                 break
             op = self.make_op(self.r.choice(free))
-            if op and self.model.may_run(group + [op]) and (self.everything or self.keeps_clear(group, op)):
+            if op and self.model.may_run(group + [op]):
                 group.append(op)
         if group:
             self.r.shuffle(group)
             self.model.run(group)
             self.p.steps.append(group)
-
-    def keeps_clear(self, group, op):
-        """Of what the plugin is known not to bear"""
-        p = self.model.proc_of(op.actor)
-        if op.name == "fork":  # copies of a lazy object's pages, when the parent is retired before its child
-            return not any(e.private for pages in self.model.procs[p].slots.values() for e in pages.values())
-        if op.name == "remap":  # of a parent that is retired before its child: it may not be one mapping any more
-            return not self.model.procs[p].forked or op.args[0] not in self.model.procs[p].advised
-        if op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE):
-            return True
-        # who of several threads did which call
-        return not any(o.name == "advise" and self.model.proc_of(o.actor) == p and o.args[0] == op.args[0] and
-                       {o.args[3], op.args[3]} == {DONTNEED, REMOVE} and o.args[1] < op.args[1] + op.args[2] and
-                       op.args[1] < o.args[1] + o.args[2] for o in group)
 
     def make_kill(self):
         """Somebody is killed while it waits for pages"""
@@ -202,8 +184,6 @@ class Generator:
             "remove": ["advise"] * 3 + ["remove"] * 2 + ["load", "store"],
         }[self.theme]
         name = self.r.choice(names)
-        if self.same_addresses and not self.everything and name in ("fork", "remap", "anon"):
-            return None
         if name == "end":
             return self.make_end(actor)
         if name == "fd":
@@ -221,16 +201,9 @@ class Generator:
         if not place:
             return None
         op = self.make_memory_op(actor, name, place, other)
-        if op and self.chance(0.12) and op.name in VIA_OPS and self.may_be_in_child(op):
+        if op and self.chance(0.12) and op.name in VIA_OPS:
             op = op._replace(via=self.r.choice(("vfork", "clone")))
         return op
-
-    def may_be_in_child(self, op):
-        """The daemon looks for the threads that are in madvise() in tasks that it has met"""
-        return self.everything or op.name != "advise" or op.args[3] not in (DONTNEED, REMOVE)
-
-    def mapped_by_others(self, p, slot):
-        return any(proc.slots.get(slot) for q, proc in self.model.procs.items() if q != p)
 
     def make_memory_op(self, actor, name, place, other):
         slot, first, nr = place
@@ -252,17 +225,13 @@ class Generator:
         }.get(name, lambda: ())
         if name == "remap":
             return self.make_remap(actor, slot, first, nr)
-        if name == "anon" and not self.everything and self.mapped_by_others(p, slot):
-            return None
         return Op(actor, "self", {"advise_keep": "advise", "remove": "advise"}.get(name, name),
                   (slot, first, nr) + extra())
 
     def make_remap(self, actor, slot, first, nr):
         p = self.model.proc_of(actor)
         pages = self.model.procs[p].slots[slot]
-        used = self.model.used_slots
-        taken = used[p] if self.everything else self.targets.union(*used.values())
-        free = sorted(set(range(MAX_SLOTS)) - taken)
+        free = sorted(set(range(MAX_SLOTS)) - self.model.used_slots[p])
         kind = self.r.choice(("move", "dup", "dontunmap", "grow", "shrink", "move_grow", "move_shrink"))
         if self.chance(0.5) and kind != "grow":
             first, nr = min(pages), max(pages) + 1 - min(pages)
@@ -274,7 +243,6 @@ class Generator:
                 new = nr + self.r.randint(1, 80)
             elif kind == "move_shrink":
                 new = self.r.randint(1, nr)
-            self.targets.add(free[0])
             return Op(actor, "self", "remap", (slot, first, 0 if kind == "dup" else nr, new, MAYMOVE | FIXED |
                                                (DONTUNMAP if kind == "dontunmap" else 0), free[0]))
         if kind == "grow":
@@ -306,6 +274,5 @@ class Generator:
         return Op(actor, "self", name, ()) if len(self.model.procs) > 1 else None
 
 
-def generate(seed, everything=False):
-    """everything: with what the plugin is known not to bear, see README.md"""
-    return Generator(seed, everything).p
+def generate(seed):
+    return Generator(seed).p

@@ -201,7 +201,7 @@ def stop(workers):
 def seeds_of(worker, args, end):
     seed = args.first_seed + worker
     while (not args.seeds or seed < args.first_seed + args.seeds) and (not end or time.monotonic() < end):
-        yield str(seed), generate(seed, args.everything)
+        yield str(seed), generate(seed)
         seed += args.jobs
 
 
@@ -260,7 +260,6 @@ def main():
     ap.add_argument("--go-on", action="store_true", help="after a difference")
     ap.add_argument("--no-shrink", dest="shrink", action="store_false")
     ap.add_argument("--shrink-seconds", type=float, default=120)
-    ap.add_argument("--everything", action="store_true", help="with what is known not to work, see README.md")
     ap.add_argument("-v", action="store_true", help="print the program")
     args = ap.parse_args()
 
@@ -278,7 +277,7 @@ def run_what(args):
         if args.programs:
             work = [(os.path.basename(f), Program.parse(lib.read(f))) for f in args.programs]
         else:
-            work = [(str(args.seed), generate(args.seed, args.everything))]
+            work = [(str(args.seed), generate(args.seed))]
         args.jobs = 1
         if args.v:
             print("".join(p.text() for _, p in work))
