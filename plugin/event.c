@@ -58,7 +58,8 @@ static void give_up_task(struct task *task, uint64_t start, uint64_t end, const 
 	       "again (CRIU_LAZY_SHMEM=off)\n",
 	       task->lt->pid, start, end, why);
 	for (i = 0; i < task->nr_objs; i++)
-		object_fail(task->objs[i]);
+		if (task->objs[i]->state == OBJECT_FILLING)
+			object_fail(task->objs[i]);
 }
 
 /*
@@ -77,7 +78,7 @@ static int drop_pages(struct task *task, uint64_t start, uint64_t end, bool *cla
 		int ret;
 
 		if (!vma) {
-			if (!*classified && task->owner.nr != 1) {
+			if (!*classified && !task->owner.known) {
 				/* who could be the owner may have different things there */
 				kind = removal_classify(&task->removal, &task->owner, start, end, task->ids, task->nr_objs);
 				*classified = true;

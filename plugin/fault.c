@@ -43,6 +43,9 @@ static void defer(struct task *task, uint64_t addr, uint64_t flags)
 
 	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags, .tid = task->faulter };
 	list_add_tail(&w->l, &deferred);
+	/* what kicks is the pool's, which need not be there before resume */
+	if (filling_start())
+		objects_fail_all();
 	filling_kick();
 }
 

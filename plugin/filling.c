@@ -203,6 +203,12 @@ void filling_init(int epollfd, unsigned int workers)
 	nr_workers = workers;
 }
 
+void filling_fini(void)
+{
+	fill_pool_destroy(pool);
+	pool = NULL;
+}
+
 int filling_start(void)
 {
 	int err;
@@ -218,7 +224,11 @@ int filling_start(void)
 
 	pool_rfd.fd = fill_pool_eventfd(pool);
 	pool_rfd.read_event = pool_event;
-	return epoll_add_rfd(epoll_fd, &pool_rfd);
+	if (!epoll_add_rfd(epoll_fd, &pool_rfd))
+		return 0;
+
+	filling_fini();
+	return -1;
 }
 
 /* Of the window around page, the run of EMPTY pages that page is in */
@@ -251,10 +261,4 @@ int filling_urgent(struct object *obj, unsigned long page)
 		fill_submit(pool, job, 1);
 	}
 	return 0;
-}
-
-void filling_fini(void)
-{
-	fill_pool_destroy(pool);
-	pool = NULL;
 }

@@ -267,7 +267,8 @@ void object_unmapped(struct object *obj)
 
 void object_fail(struct object *obj)
 {
-	if (obj->state != OBJECT_FILLING)
+	/* a hole that can not be had is as bad when all else has come */
+	if (obj->state != OBJECT_FILLING && !(obj->state == OBJECT_COMPLETE && obj->delivery == CR_SHMEM_LAZY))
 		return;
 
 	failed = true;
@@ -292,7 +293,8 @@ void objects_fail_all(void)
 	struct object *obj;
 
 	list_for_each_entry(obj, &objects, l)
-		object_fail(obj);
+		if (obj->state == OBJECT_FILLING)
+			object_fail(obj);
 }
 
 bool objects_failed(void)
@@ -513,10 +515,14 @@ void object_punched(struct object *obj, uint64_t off, uint64_t len)
 
 int object_zero(struct object *obj, unsigned long page)
 {
-	off_t off = (off_t)page * obj->page_size;
+	off_t off = (off_t)page * obj->page_size, len = obj->page_size;
+
+	/* behind the end F_SEAL_GROW would have a say */
+	if ((uint64_t)len > obj->size - (uint64_t)off)
+		len = (off_t)(obj->size - (uint64_t)off);
 
 	/* allocates what is absent and does not touch what is there, i_size included */
-	if (!fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, off, obj->page_size)) {
+	if (!fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, off, len)) {
 		obj->zeroed++;
 		return 0;
 	}

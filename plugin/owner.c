@@ -37,10 +37,17 @@ static int note(pid_t pid, int pidfd, void *arg)
 	return 1;
 }
 
+static void forget(struct owner *o)
+{
+	o->nr = 0;
+	o->known = false;
+}
+
 void owner_is(struct owner *o, pid_t pid)
 {
 	o->nr = 0;
 	note(pid, -1, o); /* who is the owner was noted before, so there is room */
+	o->known = true;
 }
 
 static bool same_memory(pid_t a, pid_t b)
@@ -103,8 +110,10 @@ static void narrow(struct owner *o)
 	pid_t owner = 0;
 	size_t i;
 
-	if (!o->vpid)
+	if (!o->vpid) {
+		o->known = o->nr == 1;
 		return;
+	}
 
 	for (i = 0; i < o->nr; i++) {
 		if (innermost_pid(o->pids[i]) != o->vpid)
@@ -122,8 +131,8 @@ int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
 	int ret;
 
 	/* one that is gone may have left its memory to another */
-	if (o->nr == 1 && !has_memory(o->pids[0]))
-		o->nr = 0;
+	if (o->known && !has_memory(o->pids[0]))
+		forget(o);
 	if (o->nr)
 		return 0;
 
@@ -134,7 +143,7 @@ int owner_find(struct owner *o, const struct inode_id *ids, size_t nr)
 	}
 
 	/* some of them are as good as none: the owner could be one of the others */
-	o->nr = 0;
+	forget(o);
 	return ret;
 }
 
@@ -145,7 +154,7 @@ void owner_find_by_fault(struct owner *o, pid_t tid, const struct inode_id *ids,
 	owner = noted_with_thread(o, tid);
 	if (!owner) {
 		/* noted before it was born, perhaps, or one with the same memory */
-		o->nr = 0;
+		forget(o);
 		owner_find(o, ids, nr);
 		owner = noted_with_thread(o, tid);
 	}
@@ -157,7 +166,7 @@ void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t 
 {
 	pid_t pid;
 
-	if (o->nr == 1 || o->guesses == MAX_GUESSES)
+	if (o->known || o->guesses == MAX_GUESSES)
 		return;
 
 	o->guesses++;
@@ -166,7 +175,7 @@ void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t 
 		return;
 
 	o->nr = 0;
-	note(eldest(pid), -1, o);
+	o->known = note(eldest(pid), -1, o) == 1;
 }
 
 bool owner_may_be(const struct owner *o, pid_t pid)
@@ -174,7 +183,7 @@ bool owner_may_be(const struct owner *o, pid_t pid)
 	size_t i;
 
 	for (i = 0; i < o->nr; i++)
-		if (o->pids[i] == pid || (o->nr == 1 && same_memory(o->pids[i], pid)))
+		if (o->pids[i] == pid || (o->known && same_memory(o->pids[i], pid)))
 			return true;
 
 	return false;
@@ -264,7 +273,7 @@ int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, siz
 {
 	struct proc_mapping other;
 	bool ours = false, others = false;
-	size_t i;
+	size_t i, gone = 0;
 
 	if (owner_find(o, ids, nr))
 		return -1;
@@ -273,6 +282,7 @@ int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, siz
 
 		if (ret < 0 && ret != -ESRCH)
 			return -1;
+		gone += ret == -ESRCH;
 		if (ret <= 0)
 			continue;
 		if (!inode_is_in(&other.id, ids, nr)) {
@@ -288,7 +298,7 @@ int owner_locate(struct owner *o, uint64_t addr, const struct inode_id *ids, siz
 		clip(m, &other);
 	}
 
-	if (ours && others)
+	if ((ours && others) || (o->nr && gone == o->nr))
 		return -1;
 
 	return ours;

@@ -16,8 +16,9 @@
  * The event loop's alone. ids: the objects that the owner maps.
  */
 struct owner {
-	pid_t *pids; /* who might be the owner; one, once that is known */
+	pid_t *pids; /* who might be the owner; the one, once it is known */
 	size_t nr, cap;
+	bool known;
 	pid_t vpid; /* its pid in its own namespace where that is known, or 0 */
 	unsigned int guesses;
 };

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -272,6 +273,7 @@ enum thread_place {
 static bool call_raises_events(long nr)
 {
 	switch (nr) {
+	case SYS_madvise:
 	case SYS_mmap:
 	case SYS_munmap:
 	case SYS_mremap:
@@ -285,6 +287,22 @@ static bool call_raises_events(long nr)
 #endif
 #ifdef SYS_process_madvise
 	case SYS_process_madvise:
+#endif
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* mm/madvise.c, madvise_dontneed_free() and madvise_remove(); the others may wait for faults of their own */
+static bool advice_raises_event(int advice)
+{
+	switch (advice) {
+	case MADV_DONTNEED:
+	case MADV_FREE:
+	case MADV_REMOVE:
+#ifdef MADV_DONTNEED_LOCKED
+	case MADV_DONTNEED_LOCKED:
 #endif
 		return true;
 	default:
@@ -319,43 +337,75 @@ static enum thread_place where_is(pid_t pid, pid_t tid, struct madvise_call *cal
 		return THREAD_RUNNING;
 	if (sscanf(buf, "%ld %lx %lx %lx", &nr, &a0, &a1, &a2) != 4)
 		return THREAD_ELSEWHERE;
+	if (!waits_for_reader(pid, tid, nr))
+		return THREAD_ELSEWHERE;
 	if (nr != SYS_madvise)
-		return waits_for_reader(pid, tid, nr) ? THREAD_WAITS : THREAD_ELSEWHERE;
+		return THREAD_WAITS;
+	if (!advice_raises_event((int)a2))
+		return THREAD_ELSEWHERE;
 
 	*call = (struct madvise_call){ .pid = pid, .tid = tid, .start = a0, .len = a1, .advice = (int)a2 };
 	return THREAD_IN_MADVISE;
 }
 
+/* Lines of /proc/<pid>/task/<tid>/status; that of groups can be long */
+struct field {
+	FILE *status;
+	char line[256];
+};
+
+static bool open_status(struct field *f, pid_t pid, pid_t tid)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
+	f->status = fopen(path, "re");
+	return f->status != NULL;
+}
+
+/* The next line that has name in it */
+static bool next_field(struct field *f, const char *name)
+{
+	while (fgets(f->line, sizeof(f->line), f->status))
+		if (strstr(f->line, name))
+			return true;
+
+	return false;
+}
+
 static uint64_t count_switches(pid_t pid, pid_t tid)
 {
+	static const char name[] = "voluntary_ctxt_switches:"; /* and "nonvoluntary..." */
 	uint64_t sum = 0;
-	char buf[4096], *p;
+	struct field f;
 
-	if (!read_thread_file(pid, tid, "status", buf, sizeof(buf)))
+	if (!open_status(&f, pid, tid))
 		return UINT64_MAX;
-	for (p = buf; (p = strstr(p, "voluntary_ctxt_switches:")); p++)
-		sum += strtoull(p + strlen("voluntary_ctxt_switches:"), NULL, 10);
-
+	while (next_field(&f, name))
+		sum += strtoull(strstr(f.line, name) + sizeof(name) - 1, NULL, 10);
+	fclose(f.status);
 	return sum;
 }
 
-/* Numbers of a thread, from our namespace to its own: the last one; *nr how many */
+/* Numbers of a thread, from our namespace to its own: the last one; *nr how many. 0: gone */
 static pid_t innermost_tid(pid_t pid, pid_t tid, unsigned int *nr)
 {
-	char buf[4096], *p, *end;
 	pid_t last = 0;
+	struct field f;
+	char *p, *end;
 
 	*nr = 0;
-	if (!read_thread_file(pid, tid, "status", buf, sizeof(buf)))
+	if (!open_status(&f, pid, tid))
 		return 0;
-	p = strstr(buf, "\nNSpid:");
-	if (!p)
-		return tid; /* a kernel without pid namespaces */
-
-	for (p += strlen("\nNSpid:"); *p == '\t'; p = end) {
-		last = (pid_t)strtol(p, &end, 10);
-		(*nr)++;
+	if (!next_field(&f, "NSpid:")) {
+		last = tid; /* a kernel without pid namespaces */
+	} else {
+		for (p = f.line + strlen("NSpid:"); *p == '\t'; p = end) {
+			last = (pid_t)strtol(p, &end, 10);
+			(*nr)++;
+		}
 	}
+	fclose(f.status);
 	return last;
 }
 

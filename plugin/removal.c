@@ -125,7 +125,7 @@ void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const stru
 		if (!(seen & LOOK_RUNNING) || ns_since(&began) > ASLEEP_NS)
 			break;
 		/* there is an event, but who raised it may not be asleep yet, and who waits be another one */
-		known = o->nr == 1 && ns_since(&w->last_event) > SETTLE_NS;
+		known = o->known && ns_since(&w->last_event) > SETTLE_NS;
 		if ((seen & LOOK_WAITS) && !(seen & LOOK_DOUBT) && (known || ns_since(&began) > SETTLE_NS))
 			break;
 		pause_ns(LOOK_NS);
@@ -224,7 +224,7 @@ enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uin
 		look(w, o);
 	}
 
-	if (o->nr != 1) {
+	if (!o->known) {
 		pid = who_moves(w, start, end);
 		if (!pid)
 			return REMOVAL_UNKNOWN;

@@ -4,11 +4,13 @@
 """Lazy restore as it should go, and the ways to do without it."""
 
 import os
+import select
 import signal
+import socket
 import stat
 
 from lib import (CRIU, PLUGIN_DIR, Ledger, check, check_log, check_nothing_left, finish, lazy_flags, main, slow_disk,
-                 test)
+                 test, wait_for)
 
 
 @test
@@ -136,6 +138,38 @@ def check_feature(where):
     led = Ledger(where)
     for feature in ("uffd-minor-shmem", "uffd-minor-hugetlbfs"):
         check(finish(led.criu("check", "--feature", feature, log="check.log")) == 0, "%s not found" % feature)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+@test
+def source_outlives_early_failure(where):
+    """A post-copy migration whose restore fails before it has any task: the source keeps its tasks"""
+    led = Ledger(where, "-m", "4", "-p", "1").start()
+    remote = ("--lazy-pages", "--address", "127.0.0.1", "--port", free_port())
+    ready, status = os.pipe()
+    dump = led.criu("dump", "-t", str(led.main.pid), "--status-fd", str(status), *remote, pass_fds=[status])
+    os.close(status)
+    wait_for(lambda: select.select([ready], [], [], 0)[0], "the page server does not listen")
+    os.close(ready)
+
+    led.start_daemon(args=("--page-server",) + remote[1:])
+    with socket.socket(socket.AF_UNIX) as sk:
+        sk.connect(os.path.join(where, "lazy-pages.socket"))
+    check(led.finish_daemon() == 1, "the daemon says all is well")
+    check_log(led.log("lazy-pages.log"), r"Error.*short read")
+
+    # what would let the tasks go is a word that comes before its connection ends
+    check(dump.poll() is None, "the dump has ended: " + led.log("dump.log")[-500:])
+    check("Disconnect from the page server" not in led.log("lazy-pages.log"), "the page server was told to end")
+    check(led.alive() == led.pids, "the source's task is gone")
+    led.kill()
+    dump.kill()
+    finish(dump)
 
 
 main()

@@ -271,12 +271,33 @@ static void op_unlock(const struct op *op)
 	returned(op, munlock(addr_of(op), len_of(op)));
 }
 
+/*
+ * Since Linux 6.17 several mappings can be moved in one call, which mlock() and
+ * mprotect() make of one; not so if they are registered with a userfaultfd
+ * (mm/mremap.c, vma_multi_allowed()). That is no difference we can do anything
+ * about: then they are moved page by page.
+ */
+static char *move(char *from, size_t len, size_t new_len, int flags, char *to)
+{
+	char *got = mremap(from, len, new_len, flags, to);
+	size_t off;
+
+	if (got != MAP_FAILED || errno != EFAULT || len != new_len || !(flags & MREMAP_FIXED))
+		return got;
+
+	for (off = 0; off < len; off += PAGE)
+		if (mremap(from + off, PAGE, PAGE, flags, to + off) == MAP_FAILED && (!off || errno != EFAULT))
+			return MAP_FAILED;
+
+	return to;
+}
+
 /* SLOT PAGE OLD_NR NEW_NR FLAGS TO_SLOT */
 static void op_remap(const struct op *op)
 {
 	char *to = slot_addr(op->arg[5], 0), *got;
 
-	got = mremap(addr_of(op), len_of(op), (size_t)op->arg[3] * PAGE, (int)op->arg[4], to);
+	got = move(addr_of(op), len_of(op), (size_t)op->arg[3] * PAGE, (int)op->arg[4], to);
 	returned(op, got == MAP_FAILED ? -1 : got == to	 ? 1 :
 				      got == addr_of(op) ? 2 :
 							   3);
