@@ -26,7 +26,7 @@ enum page_state {
 
 /*
  * One byte a page, in a memfd: the descriptor outlives the daemon with its
- * keeper, so a successor can see what must not be filled again.
+ * guard, so a successor can see what must not be filled again.
  */
 struct page_map {
 	uint8_t *state; /* enum page_state */
