@@ -229,16 +229,6 @@ def object_of_other_size(where):
 
 
 @test
-def object_with_contents(where):
-    """It could be anybody's memory"""
-    led, peer = greeted(where)
-    fd = memfd(4 * MIB)
-    os.pwrite(fd, b"x", MIB)
-    peer.send(obj(shmid_of(led), 4 * MIB), fd)
-    daemon_says_no(led, peer, r"Error.*Shared memory 0x[0-9a-f]+ is not empty")
-
-
-@test
 def object_without_size(where):
     led, peer = greeted(where)
     peer.send(obj(shmid_of(led), 0), memfd(0))
