@@ -126,6 +126,25 @@ bool has_memory(pid_t pid)
 	return find_in_maps(pid, is_any, NULL) != 0;
 }
 
+struct range_query {
+	struct id_list list;
+	uint64_t start, end;
+};
+
+static bool is_of_in(const struct proc_mapping *m, void *arg)
+{
+	struct range_query *q = arg;
+
+	return m->start < q->end && m->end > q->start && is_of(m, &q->list);
+}
+
+bool maps_between(pid_t pid, uint64_t start, uint64_t end, const struct inode_id *ids, size_t nr)
+{
+	struct range_query q = { .list = { .ids = ids, .nr = nr }, .start = start, .end = end };
+
+	return find_in_maps(pid, is_of_in, &q) > 0;
+}
+
 bool maps_one_of(pid_t pid, const struct inode_id *ids, size_t nr)
 {
 	struct id_list list = { .ids = ids, .nr = nr };
@@ -517,6 +536,14 @@ static void forget_thread(struct madvise_calls *calls, pid_t tid)
 static int note_call(struct madvise_calls *calls, struct madvise_call *call)
 {
 	struct madvise_call *v;
+	size_t i;
+
+	call->passed = call->start;
+	for (i = 0; i < calls->n; i++) {
+		v = &calls->v[i];
+		if (v->tid == call->tid && v->start == call->start && v->len == call->len && v->advice == call->advice)
+			call->passed = v->passed;
+	}
 
 	forget_thread(calls, call->tid);
 	if (calls->n == calls->cap) {

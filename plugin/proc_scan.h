@@ -52,6 +52,9 @@ struct proc_mapping {
 /* The mapping of pid that contains addr: 1 found, 0 none, -ESRCH no such process, or not ours, -errno. */
 int find_mapping(pid_t pid, uint64_t addr, struct proc_mapping *m);
 
+/* Whether something of ids is mapped in [start, end). */
+bool maps_between(pid_t pid, uint64_t start, uint64_t end, const struct inode_id *ids, size_t nr);
+
 /* Whether pid is there, no zombie, and ours to look at. */
 bool has_memory(pid_t pid);
 
@@ -78,7 +81,8 @@ struct madvise_call {
 	uint64_t switches; /* context switches of the thread when it was seen */
 	uint64_t run_ns;   /* processor time it had used then */
 	unsigned int look; /* the look at which that was */
-	pid_t owner;	   /* whose memory it had then; the user's */
+	uint64_t passed;   /* up to where its events were read, the user's */
+	pid_t owner;	   /* whose memory it had then, the user's */
 };
 
 /* The same for all threads of a process, as they were seen last; zeroed is empty */

@@ -133,11 +133,16 @@ void removal_peek(struct removal_watch *w, struct owner *o, int uffd, const stru
 	clock_gettime(CLOCK_MONOTONIC, &w->last_event);
 }
 
-static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t end)
+static uint64_t call_end(const struct madvise_call *c)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
-	return start >= c->start && end <= ((c->start + c->len + page - 1) & ~(page - 1));
+	return (c->start + c->len + page - 1) & ~(page - 1);
+}
+
+static bool call_covers(const struct madvise_call *c, uint64_t start, uint64_t end)
+{
+	return start >= c->start && end <= call_end(c);
 }
 
 /* Whether a call that was noted may be the one whose event, for this range, was read */
@@ -150,16 +155,29 @@ static bool may_be(const struct removal_watch *w, const struct owner *o, const s
 	return c->owner == o->pids[0] || owner_may_be(o, c->pid);
 }
 
+struct event {
+	uint64_t start, end;
+	const struct proc_mapping *m; /* where start is */
+	const struct inode_id *ids;
+	size_t nr;
+};
+
 /*
- * A call that covers the range, of those who have the owner's memory, and were
- * blocked when we looked last. Of several it does not matter whose event was read
- * if they are of one kind. If they are not, what a MADV_REMOVE covers may be gone at
- * any time from its call until it returns, so also now; its own event, if this is
- * not it, will find it in its call again.
- *
- * If there is none, of those about whom we are in doubt, where all are of one kind.
+ * Whether the event may be the next of a call: a call raises one for each mapping
+ * that it covers, in their order, and waits for it to be read. But it may fail
+ * before it gets to the last one.
  */
-static struct madvise_call *pick(struct removal_watch *w, const struct owner *o, uint64_t start, uint64_t end)
+static bool is_due(const struct madvise_call *c, const struct owner *o, const struct event *e)
+{
+	if (e->start != c->start && e->start != c->passed &&
+	    (e->start != e->m->start || maps_between(o->pids[0], c->passed, e->start, e->ids, e->nr)))
+		return false;
+
+	return e->end == e->m->end || e->end == call_end(c);
+}
+
+/* Calls of both kinds cover the range: the one whose event it is */
+static struct madvise_call *pick_due(struct removal_watch *w, const struct owner *o, const struct event *e)
 {
 	struct madvise_call *found = NULL;
 	size_t i;
@@ -167,19 +185,76 @@ static struct madvise_call *pick(struct removal_watch *w, const struct owner *o,
 	for (i = 0; i < w->calls.n; i++) {
 		struct madvise_call *c = &w->calls.v[i];
 
-		if (may_be(w, o, c, start, end, true) && (!found || c->advice == MADV_REMOVE))
+		if (may_be(w, o, c, e->start, e->end, true) && is_due(c, o, e) && (!found || c->advice == MADV_REMOVE))
 			found = c;
 	}
 
-	for (i = 0; !found && i < w->calls.n; i++)
-		if (may_be(w, o, &w->calls.v[i], start, end, false))
-			found = &w->calls.v[i];
-	for (i = 0; found && found->look != w->calls.look && i < w->calls.n; i++)
-		if (may_be(w, o, &w->calls.v[i], start, end, false) &&
-		    (w->calls.v[i].advice == MADV_REMOVE) != (found->advice == MADV_REMOVE))
-			return NULL;
+	return found;
+}
+
+/*
+ * Of the calls that were, or were not, seen blocked when we looked last, one that
+ * covers the range. *mixed if there are some of both kinds.
+ */
+static struct madvise_call *pick_kind(struct removal_watch *w, const struct owner *o, uint64_t start, uint64_t end,
+				      bool blocked, bool *mixed)
+{
+	struct madvise_call *found = NULL;
+	size_t i;
+
+	*mixed = false;
+	for (i = 0; i < w->calls.n; i++) {
+		struct madvise_call *c = &w->calls.v[i];
+
+		if (!may_be(w, o, c, start, end, blocked))
+			continue;
+		if (found && (found->advice == MADV_REMOVE) != (c->advice == MADV_REMOVE))
+			*mixed = true;
+		found = c;
+	}
 
 	return found;
+}
+
+/*
+ * The call whose event was read, of those who have the owner's memory: blocked when
+ * we looked last. Of several it does not matter which, if they are of one kind. If
+ * they are not, and both wait with an event for just this range, it is taken for
+ * that of MADV_REMOVE: what that is about to drop may as well be gone now, and its
+ * own event, if this is not it, will find it in its call again.
+ *
+ * If there is none, one of those about whom we are in doubt.
+ */
+static struct madvise_call *pick(struct removal_watch *w, const struct owner *o, uint64_t start, uint64_t end,
+				 const struct inode_id *ids, size_t nr)
+{
+	struct event e = { .start = start, .end = end, .ids = ids, .nr = nr };
+	struct madvise_call *found;
+	struct proc_mapping m;
+	bool mixed;
+
+	found = pick_kind(w, o, start, end, true, &mixed);
+	if (mixed) {
+		e.m = &m;
+		return find_mapping(o->pids[0], start, &m) == 1 ? pick_due(w, o, &e) : NULL;
+	}
+	if (found)
+		return found;
+
+	found = pick_kind(w, o, start, end, false, &mixed);
+	return mixed ? NULL : found;
+}
+
+/* Its event, up to end, is read: it may have more */
+static void pass(struct removal_watch *w, struct madvise_call *c, uint64_t end)
+{
+	if (end >= call_end(c)) {
+		*c = w->calls.v[--w->calls.n];
+		return;
+	}
+
+	c->passed = end;
+	c->look = w->calls.look - 1; /* it is not seen in its call any more */
 }
 
 /*
@@ -231,17 +306,17 @@ enum removal_kind removal_classify(struct removal_watch *w, struct owner *o, uin
 		owner_is(o, pid);
 	}
 
-	call = pick(w, o, start, end);
+	call = pick(w, o, start, end, ids, nr);
 	if (!call) {
 		/* not when we looked, but it may still be in its call */
 		look(w, o);
-		call = pick(w, o, start, end);
+		call = pick(w, o, start, end, ids, nr);
 	}
 	if (!call)
 		return REMOVAL_UNKNOWN;
 
 	kind = call->advice == MADV_REMOVE ? REMOVAL_DROPS : REMOVAL_KEEPS;
-	*call = w->calls.v[--w->calls.n]; /* its event is read */
+	pass(w, call, end);
 	return kind;
 }
 
@@ -258,5 +333,5 @@ void removal_pass(struct removal_watch *w, uint64_t start, uint64_t end)
 		found = &w->calls.v[i];
 	}
 	if (found)
-		*found = w->calls.v[--w->calls.n];
+		pass(w, found, end);
 }
