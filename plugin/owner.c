@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -46,30 +45,12 @@ static void forget(struct owner *o)
 void owner_is(struct owner *o, pid_t pid)
 {
 	o->nr = 0;
-	note(pid, -1, o); /* who is the owner was noted before, so there is room */
-	o->known = true;
+	o->known = note(pid, -1, o) == 1;
 }
 
 static bool same_memory(pid_t a, pid_t b)
 {
 	return !syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
-}
-
-static pid_t parent_of(pid_t pid)
-{
-	char path[64], line[256];
-	int ppid = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (!ppid && fgets(line, sizeof(line), f))
-		if (sscanf(line, "PPid: %d", &ppid) == 1)
-			break;
-	fclose(f);
-	return ppid;
 }
 
 #define MAX_DEPTH 8 /* of vfork()s in vfork()s */
@@ -171,11 +152,8 @@ void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t 
 
 	o->guesses++;
 	pid = process_of(tid);
-	if (!pid || !thread_in_own_fault(pid, tid) || !maps_one_of(pid, ids, nr))
-		return;
-
-	o->nr = 0;
-	o->known = note(eldest(pid), -1, o) == 1;
+	if (pid && thread_in_own_fault(pid, tid) && maps_one_of(pid, ids, nr))
+		owner_is(o, eldest(pid));
 }
 
 bool owner_may_be(const struct owner *o, pid_t pid)
@@ -191,71 +169,52 @@ bool owner_may_be(const struct owner *o, pid_t pid)
 
 /* What is called for each process, and for whom it is looked for */
 struct visit {
-	int (*fn)(pid_t pid, pid_t owner, void *arg);
+	void (*fn)(pid_t pid, pid_t owner, void *arg);
 	pid_t owner;
 	void *arg;
+	int depth; /* of the processes below */
 };
 
-static int visit_below(const struct visit *v, pid_t pid, int depth);
+static void visit_below(const struct visit *v, pid_t pid);
 
 /* The children of one thread that have its memory */
-static int visit_children(const struct visit *v, pid_t pid, pid_t tid, int depth)
+static bool visit_children(pid_t pid, pid_t tid, void *arg)
 {
+	struct visit v = *(struct visit *)arg;
 	char path[64];
-	int child, ret = 0;
+	int child;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tid);
 	f = fopen(path, "re");
 	if (!f)
-		return 0; /* gone, or a kernel without CONFIG_PROC_CHILDREN */
+		return false; /* gone, or a kernel without CONFIG_PROC_CHILDREN */
 
-	while (!ret && fscanf(f, "%d", &child) == 1)
+	v.depth--;
+	while (fscanf(f, "%d", &child) == 1)
 		if (same_memory(pid, child))
-			ret = visit_below(v, child, depth);
+			visit_below(&v, child);
 	fclose(f);
-	return ret;
+	return false;
 }
 
 /* pid, and its descendants as long as they have the same memory */
-static int visit_below(const struct visit *v, pid_t pid, int depth)
+static void visit_below(const struct visit *v, pid_t pid)
 {
-	struct dirent *de;
-	char path[64];
-	DIR *dir;
-	int ret;
-
-	ret = v->fn(pid, v->owner, v->arg);
-	if (ret || !depth)
-		return ret;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	dir = opendir(path);
-	if (!dir)
-		return 0;
-
-	while (!ret && (de = readdir(dir))) {
-		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
-
-		if (tid > 0)
-			ret = visit_children(v, pid, tid, depth - 1);
-	}
-	closedir(dir);
-	return ret;
+	v->fn(pid, v->owner, v->arg);
+	if (v->depth)
+		find_thread(pid, visit_children, (void *)v);
 }
 
-int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void *arg), void *arg)
+void owner_for_each(const struct owner *o, void (*fn)(pid_t pid, pid_t owner, void *arg), void *arg)
 {
 	size_t i;
-	int ret = 0;
 
-	for (i = 0; !ret && i < o->nr; i++) {
-		struct visit v = { .fn = fn, .owner = eldest(o->pids[i]), .arg = arg };
+	for (i = 0; i < o->nr; i++) {
+		struct visit v = { .fn = fn, .owner = eldest(o->pids[i]), .arg = arg, .depth = 2 * MAX_DEPTH };
 
-		ret = visit_below(&v, v.owner, 2 * MAX_DEPTH);
+		visit_below(&v, v.owner);
 	}
-
-	return ret;
 }
 
 /* Only what they have in common is known to be the owner's, whoever that is */

@@ -44,11 +44,8 @@ void owner_guess(struct owner *o, pid_t tid, const struct inode_id *ids, size_t 
 /* Whether pid is one of those, or has the same memory. */
 bool owner_may_be(const struct owner *o, pid_t pid);
 
-/*
- * Calls fn for each process that has the memory of one of those noted; owner is the
- * eldest of them. 0, or the first value of fn that is not.
- */
-int owner_for_each(const struct owner *o, int (*fn)(pid_t pid, pid_t owner, void *arg), void *arg);
+/* Calls fn for each process that has the memory of one of those noted; owner is the eldest of them. */
+void owner_for_each(const struct owner *o, void (*fn)(pid_t pid, pid_t owner, void *arg), void *arg);
 
 /*
  * What is mapped at addr by those who might be the owner: 1 one of the objects, *m

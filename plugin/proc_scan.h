@@ -61,6 +61,12 @@ bool has_memory(pid_t pid);
 /* Whether pid maps one of ids. */
 bool maps_one_of(pid_t pid, const struct inode_id *ids, size_t nr);
 
+/* Calls fn for the threads of pid, until it returns true: whether it did. */
+bool find_thread(pid_t pid, bool (*fn)(pid_t pid, pid_t tid, void *arg), void *arg);
+
+/* The parent of pid, or 0. */
+pid_t parent_of(pid_t pid);
+
 /* The number of pid in its own pid namespace, or 0. */
 pid_t innermost_pid(pid_t pid);
 

@@ -65,7 +65,7 @@ static bool event_is_next(struct removal_watch *w, int uffd)
 {
 	struct pollfd pfd = { .fd = uffd, .events = POLLIN };
 
-	return poll(&pfd, 1, 0) == 1 && !faults_pending(w, uffd);
+	return !faults_pending(w, uffd) && poll(&pfd, 1, 0) == 1;
 }
 
 struct looking {
@@ -73,7 +73,7 @@ struct looking {
 	unsigned int seen; /* LOOK_* */
 };
 
-static int look_at_one(pid_t pid, pid_t owner, void *arg)
+static void look_at_one(pid_t pid, pid_t owner, void *arg)
 {
 	struct looking *l = arg;
 	size_t i;
@@ -84,7 +84,6 @@ static int look_at_one(pid_t pid, pid_t owner, void *arg)
 	for (i = 0; i < l->calls->n; i++)
 		if (l->calls->v[i].pid == pid && l->calls->v[i].look == l->calls->look)
 			l->calls->v[i].owner = owner;
-	return 0;
 }
 
 /* Returns LOOK_*: what was seen of the threads of all who might be the owner */

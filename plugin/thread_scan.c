@@ -32,6 +32,27 @@ static bool read_thread_file(pid_t pid, pid_t tid, const char *file, char *buf, 
 	return true;
 }
 
+bool find_thread(pid_t pid, bool (*fn)(pid_t pid, pid_t tid, void *arg), void *arg)
+{
+	struct dirent *de;
+	bool found = false;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	if (!dir)
+		return false;
+
+	while (!found && (de = readdir(dir))) {
+		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
+
+		found = tid > 0 && fn(pid, tid, arg);
+	}
+	closedir(dir);
+	return found;
+}
+
 enum thread_place {
 	THREAD_RUNNING,
 	THREAD_IN_MADVISE,
@@ -132,26 +153,28 @@ static bool open_status(struct field *f, pid_t pid, pid_t tid)
 	return f->status != NULL;
 }
 
-/* The next line that has name in it */
-static bool next_field(struct field *f, const char *name)
+/* The next line that begins with name: what follows that, or NULL */
+static char *next_field(struct field *f, const char *name)
 {
 	while (fgets(f->line, sizeof(f->line), f->status))
-		if (strstr(f->line, name))
-			return true;
+		if (!strncmp(f->line, name, strlen(name)))
+			return f->line + strlen(name);
 
-	return false;
+	return NULL;
 }
 
 static uint64_t count_switches(pid_t pid, pid_t tid)
 {
-	static const char name[] = "voluntary_ctxt_switches:"; /* and "nonvoluntary..." */
 	uint64_t sum = 0;
 	struct field f;
+	char *p;
 
 	if (!open_status(&f, pid, tid))
 		return UINT64_MAX;
-	while (next_field(&f, name))
-		sum += strtoull(strstr(f.line, name) + sizeof(name) - 1, NULL, 10);
+	p = next_field(&f, "voluntary_ctxt_switches:");
+	sum += p ? strtoull(p, NULL, 10) : 0;
+	p = next_field(&f, "nonvoluntary_ctxt_switches:");
+	sum += p ? strtoull(p, NULL, 10) : 0;
 	fclose(f.status);
 	return sum;
 }
@@ -166,13 +189,12 @@ static pid_t innermost_tid(pid_t pid, pid_t tid, unsigned int *nr)
 	*nr = 0;
 	if (!open_status(&f, pid, tid))
 		return 0;
-	if (!next_field(&f, "NSpid:")) {
+	p = next_field(&f, "NSpid:");
+	if (!p)
 		last = tid; /* a kernel without pid namespaces */
-	} else {
-		for (p = f.line + strlen("NSpid:"); *p == '\t'; p = end) {
-			last = (pid_t)strtol(p, &end, 10);
-			(*nr)++;
-		}
+	for (; p && *p == '\t'; p = end) {
+		last = (pid_t)strtol(p, &end, 10);
+		(*nr)++;
 	}
 	fclose(f.status);
 	return last;
@@ -185,21 +207,31 @@ pid_t innermost_pid(pid_t pid)
 	return innermost_tid(pid, pid, &nr);
 }
 
+/* A field of /proc/<pid>/status that is one number; pid may be any thread */
+static pid_t status_number(pid_t pid, const char *name)
+{
+	struct field f;
+	pid_t nr = 0;
+	char *p;
+
+	if (!open_status(&f, pid, pid))
+		return 0;
+	p = next_field(&f, name);
+	if (p)
+		nr = (pid_t)strtol(p, NULL, 10);
+	fclose(f.status);
+	return nr;
+}
+
+pid_t parent_of(pid_t pid)
+{
+	return status_number(pid, "PPid:");
+}
+
 pid_t process_of(pid_t tid)
 {
-	char path[64], line[256];
+	pid_t tgid = status_number(tid, "Tgid:");
 	unsigned int nr;
-	int tgid = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (!tgid && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Tgid: %d", &tgid) == 1)
-			break;
-	fclose(f);
 
 	return tgid && innermost_tid(tgid, tid, &nr) == tid && nr <= 1 ? tgid : 0;
 }
@@ -223,27 +255,17 @@ static bool in_call_on_others(pid_t pid, pid_t tid)
 	}
 }
 
+static bool is_in_own_fault(pid_t pid, pid_t tid, void *arg)
+{
+	const pid_t *wanted = arg;
+	unsigned int nr;
+
+	return innermost_tid(pid, tid, &nr) == *wanted && !in_call_on_others(pid, tid);
+}
+
 bool thread_in_own_fault(pid_t pid, pid_t tid)
 {
-	struct dirent *de;
-	bool found = false;
-	char path[64];
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	dir = opendir(path);
-	if (!dir)
-		return false;
-
-	while (!found && (de = readdir(dir))) {
-		pid_t t = (pid_t)strtol(de->d_name, NULL, 10);
-		unsigned int nr;
-
-		found = t > 0 && innermost_tid(pid, t, &nr) == tid && !in_call_on_others(pid, t);
-	}
-
-	closedir(dir);
-	return found;
+	return find_thread(pid, is_in_own_fault, &tid);
 }
 
 /* Nanoseconds; 0 where the kernel does not count them (CONFIG_SCHED_INFO). Of a running thread as of the last tick. */
@@ -311,45 +333,42 @@ static int note_call(struct madvise_calls *calls, struct madvise_call *call)
 	return 0;
 }
 
+struct thread_look {
+	struct madvise_calls *calls;
+	unsigned int seen;
+};
+
+static bool look_at_thread(pid_t pid, pid_t tid, void *arg)
+{
+	struct thread_look *l = arg;
+	struct madvise_call call;
+
+	switch (where_is(pid, tid, &call)) {
+	case THREAD_RUNNING:
+		l->seen |= LOOK_RUNNING | doubt(l->calls, pid, tid);
+		break;
+	case THREAD_IN_MADVISE:
+		/* without memory for it the event will not be known, see removal_classify() */
+		note_call(l->calls, &call);
+		l->seen |= LOOK_WAITS;
+		break;
+	case THREAD_WAITS:
+		l->seen |= LOOK_WAITS;
+		forget_thread(l->calls, tid);
+		break;
+	case THREAD_ELSEWHERE:
+		forget_thread(l->calls, tid);
+		break;
+	}
+	return false;
+}
+
 unsigned int look_for_madvise(pid_t pid, struct madvise_calls *calls)
 {
-	struct madvise_call call;
-	struct dirent *de;
-	unsigned int seen = 0;
-	char path[64];
-	DIR *dir;
+	struct thread_look l = { .calls = calls };
 
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	dir = opendir(path);
-	if (!dir)
-		return 0;
-
-	while ((de = readdir(dir))) {
-		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
-
-		if (tid <= 0)
-			continue;
-		switch (where_is(pid, tid, &call)) {
-		case THREAD_RUNNING:
-			seen |= LOOK_RUNNING | doubt(calls, pid, tid);
-			break;
-		case THREAD_IN_MADVISE:
-			/* without memory for it the event will not be known, see removal_classify() */
-			note_call(calls, &call);
-			seen |= LOOK_WAITS;
-			break;
-		case THREAD_WAITS:
-			seen |= LOOK_WAITS;
-			forget_thread(calls, tid);
-			break;
-		case THREAD_ELSEWHERE:
-			forget_thread(calls, tid);
-			break;
-		}
-	}
-
-	closedir(dir);
-	return seen;
+	find_thread(pid, look_at_thread, &l);
+	return l.seen;
 }
 
 int madvise_call_left(const struct madvise_call *call)
