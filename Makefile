@@ -5,10 +5,21 @@
 
 # The release that criu-patches/ is made for, and the Debian suite with its
 # source. The scripts use no other.
+export BASE_NAME    := CRIU
 export BASE_VERSION := 4.1.1
 export BASE_SHA256  := f80a66cb3726bb2116266d4759ce3bcbfab7abdb6b6d430bf20dd41911717afe
 BASE_SUITE          := trixie
 export BASE_TARBALL := build/criu-$(BASE_VERSION).tar.xz
+export SERIES_DIR   := criu-patches
+export PATCHES      :=
+export SERIES_TARGETS := patches
+
+# The same for the kernel: the archive in Debian's linux-source-5.10.
+KERNEL_VERSION := 5.10.223-1
+KERNEL_SHA256  := 4aa4fbb62e2d957ed78841347492e736cc88f00689b57dac09959bda6d2b6f0e
+KERNEL_SUITE   := bullseye
+KERNEL_ARCHIVE := build/linux-$(KERNEL_VERSION).tar.xz
+KERNEL_SERIES  := kernel/5.10
 
 # CRIU looks for plugins in PLUGINDIR, which is compiled in: give the same
 # PREFIX or PLUGINDIR to 'make' and to 'make install', or CRIU is relinked.
@@ -79,7 +90,7 @@ $(CRIU)/.tree: build/.series.key
 $(CRIU)/.tree: kind := patched
 $(PLAIN)/.tree: kind := plain
 $(CRIU)/.tree $(PLAIN)/.tree: build/.base.key | $(BASE_TARBALL)
-	$(Q)sh scripts/criu-tree.sh $(@D) $(kind)
+	$(Q)sh scripts/patches-tree.sh $(@D) $(kind)
 	$(Q)touch $@
 
 $(CRIU)/criu/criu $(PLAIN)/criu/criu: build/%/criu/criu: build/%/.tree build/.plugindir.key
@@ -150,6 +161,8 @@ patches-roundtrip: | $(BASE_TARBALL)
 patches-verify: | $(BASE_TARBALL)
 	$(Q)MAKEFLAGS= sh scripts/patches-verify.sh build/verify -j$(shell nproc) PYTHON=$(PYTHON)
 
+include kernel/rig/kernel.mk
+
 #
 # Checks. What they build with make wants its built-in rules, which we do without.
 #
@@ -187,11 +200,13 @@ uninstall:
 
 .PHONY: clean distclean
 clean:
-	rm -rf $(CRIU) $(PLAIN) build/plugin build/verify build/roundtrip \
+	rm -rf $(CRIU) $(PLAIN) build/plugin build/kernel build/verify build/roundtrip \
 		build/test* build/demo* build/*.log build/*.new build/.*.key
 distclean:
 	$(Q). scripts/series.sh; self=distclean; [ ! -d $(GIT) ] || ! unexported $(GIT) || \
-		die 'the work above in $(GIT) is not in the series: make patches-export, or delete it'
+		die 'the work above in $(GIT) is not in the series: make patches-export, or delete it'; \
+	[ ! -d $(KERNEL_GIT) ] || ! unexported $(KERNEL_GIT) || \
+		die 'the work above in $(KERNEL_GIT) is not in the series: make kernel-export, or delete it'
 	rm -rf build
 
 .PHONY: help
@@ -214,7 +229,15 @@ help:
 #: lint               style and static analysis
 #: demo               see a restore that does not wait for its shared memory
 #: bench              what is filled before resume: how long that takes, and eager CRIU
+#: test-kernel [T=X]  boot Linux 5.10 with and without kernel/5.10, run kernel/test/guest
+#:                    in it; FLAVOUR=debug, KERNEL_SRC=TREE, ACCEL=kvm: kernel/README.md
+#: kernel             only build these kernels
+#: kernel-shell       a shell in the guest, KIND=plain or patched
+#: kernel-import      the kernel's series as git commits to work on (build/linux-git)
+#: kernel-export      write kernel/5.10 from those commits
+#: kernel-roundtrip   is kernel/5.10 what import and export make of it?
+#: kernel-verify      does the kernel build, without new warnings, and boot after each patch?
 #: install            CRIU, plugin, man pages: PREFIX, PLUGINDIR, DESTDIR
 #: uninstall          remove what install put there
-#: clean              remove what was built; keeps the tarball and build/criu-git
+#: clean              remove what was built; keeps the tarballs and the git trees
 #: distclean          remove build/

@@ -3,10 +3,12 @@
 #
 # The Debian packages that building, testing and linting need.
 #
-#   deps.sh list      print them
-#   deps.sh missing   print those that are not installed
-#   deps.sh install   install those; needs root
-#   deps.sh lint-tools  fail if one of lint's tools is not there
+#   deps.sh list [kernel]      print them
+#   deps.sh missing [kernel]   print those that are not installed
+#   deps.sh install [kernel]   install those; needs root
+#   deps.sh lint-tools         fail if one of lint's tools is not there
+#
+# With "kernel", those that building and booting kernels needs, besides.
 
 set -eu
 
@@ -18,6 +20,10 @@ libgnutls28-dev libnftables-dev
 python3 python3-protobuf python3-yaml libaio-dev iproute2 iptables nftables procps
 clang-format clang-tidy cppcheck shellcheck
 '
+kernel_packages='
+bison flex bc libelf-dev qemu-system-x86
+'
+[ "${2:-}" != kernel ] || packages="$packages $kernel_packages"
 
 say() {
 	echo "deps: $*" >&2
@@ -79,7 +85,7 @@ missing) missing ;;
 install) install ;;
 lint-tools) lint_tools ;;
 *)
-	say "usage: deps.sh list|missing|install|lint-tools"
+	say "usage: deps.sh list|missing|install [kernel] | lint-tools"
 	exit 1
 	;;
 esac

@@ -19,7 +19,7 @@ if [ -e "$dir" ]; then
 	[ -d "$dir/.git" ] || die "$dir exists and is not a git repository"
 	if unexported "$dir" >&2; then
 		die "$dir holds the work above, which is not in the series:
-'make patches-export' it, or delete $dir to lose it"
+'make $SERIES_TARGETS-export' it, or delete $dir to lose it"
 	fi
 fi
 series_check
@@ -42,19 +42,19 @@ Forwarded: no
 Last-Update: YYYY-MM-DD
 EOF
 pgit -C "$new" add -A -f
-pgit -C "$new" commit -q --cleanup=verbatim -m "criu $BASE_VERSION pristine"
+pgit -C "$new" commit -q --cleanup=verbatim -m "$(pristine)"
 pgit -C "$new" tag base
 
 for name in $(series "$SERIES_DIR"); do
-	pgit -C "$new" apply --index --whitespace=nowarn - <"$SERIES_DIR/$name" ||
+	pgit -C "$new" apply --index --whitespace=nowarn - <"$SERIES_DIR$patches/$name" ||
 		die "$name does not apply"
 	{
 		printf '%s\n\n' "$name"
-		header "$SERIES_DIR/$name"
+		header "$SERIES_DIR$patches/$name"
 	} | pgit -C "$new" commit -q --cleanup=verbatim --allow-empty -F -
 done
 pgit -C "$new" tag exported
 
 rm -rf "$dir"
 mv "$new" "$dir"
-echo "$self: CRIU $BASE_VERSION and $(series "$SERIES_DIR" | wc -l) patches are in $dir"
+echo "$self: $BASE_NAME $BASE_VERSION and $(series "$SERIES_DIR" | wc -l) patches are in $dir"

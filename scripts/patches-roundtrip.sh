@@ -12,15 +12,15 @@ scratch=$1
 here=$(dirname "$0")
 
 rm -rf "$scratch"
-mkdir -p "$scratch/want"
+mkdir -p "$scratch/want$patches"
 sh "$here/patches-import.sh" "$scratch/git" >/dev/null
 sh "$here/patches-export.sh" "$scratch/git" "$scratch/out" >/dev/null
 [ ! -e "$SERIES_DIR/series" ] || cp "$SERIES_DIR/series" "$scratch/want/"
 [ -e "$scratch/want/series" ] || : >"$scratch/want/series"
 for name in $(series "$SERIES_DIR"); do
-	cp "$SERIES_DIR/$name" "$scratch/want/"
+	cp "$SERIES_DIR$patches/$name" "$scratch/want$patches/"
 done
 diff -ru "$scratch/want" "$scratch/out" ||
-	die "the series is not what export writes; 'make patches-import patches-export' to refresh it"
+	die "the series is not what export writes; 'make $SERIES_TARGETS-import $SERIES_TARGETS-export' to refresh it"
 rm -rf "$scratch"
 echo "$self: $(series "$SERIES_DIR" | wc -l) patches are the same after import and export"

@@ -5,12 +5,16 @@
 # the same thing on every machine.
 #
 # From the environment (the Makefile sets it):
-#   BASE_VERSION, BASE_SHA256   the CRIU release the series is made for
+#   BASE_NAME                   what is patched: CRIU, Linux
+#   BASE_VERSION, BASE_SHA256   the release the series is made for
 #   BASE_TARBALL                its source
-#   SERIES_DIR                  the patches (default criu-patches)
+#   SERIES_DIR                  the file "series", and the patches
+#   PATCHES                     ... or the patches' directory below that
+#   SERIES_TARGETS              what the make targets' names begin with
 
 : "${BASE_VERSION:?run this through make}" "${BASE_SHA256:?}" "${BASE_TARBALL:?}"
-SERIES_DIR=${SERIES_DIR:-criu-patches}
+: "${BASE_NAME:?}" "${SERIES_DIR:?}" "${SERIES_TARGETS:?}"
+patches=${PATCHES:+/$PATCHES}
 self=$(basename "$0" .sh)
 
 die() {
@@ -56,14 +60,14 @@ series_check() {
 	_rc=0
 	_names=$(series "$SERIES_DIR")
 	for _n in $_names; do
-		if ! [ -f "$SERIES_DIR/$_n" ]; then
-			echo "$self: $SERIES_DIR/$_n is in the series but does not exist" >&2
+		if ! [ -f "$SERIES_DIR$patches/$_n" ]; then
+			echo "$self: $SERIES_DIR$patches/$_n is in the series but does not exist" >&2
 			_rc=1
 		else
-			header "$SERIES_DIR/$_n" | header_check "$_n" || _rc=1
+			header "$SERIES_DIR$patches/$_n" | header_check "$_n" || _rc=1
 		fi
 	done
-	for _p in "$SERIES_DIR"/*.patch; do
+	for _p in "$SERIES_DIR$patches"/*.patch; do
 		[ -e "$_p" ] || continue
 		printf '%s\n' "$_names" | grep -qxF "$(basename "$_p")" || {
 			echo "$self: $_p is not in the series" >&2
@@ -76,7 +80,7 @@ series_check() {
 # unpack DIR: the pristine source as DIR, which must not exist.
 unpack() {
 	_have=$(sha256sum <"$BASE_TARBALL" | cut -d' ' -f1)
-	[ "$_have" = "$BASE_SHA256" ] || die "$BASE_TARBALL is not CRIU $BASE_VERSION
+	[ "$_have" = "$BASE_SHA256" ] || die "$BASE_TARBALL is not $BASE_NAME $BASE_VERSION
   expected SHA-256 $BASE_SHA256
   found    SHA-256 $_have
 The series applies to nothing else; 'rm $BASE_TARBALL' to fetch it again."
@@ -88,10 +92,15 @@ The series applies to nothing else; 'rm $BASE_TARBALL' to fetch it again."
 # apply_patch DIR NAME: offsets are tolerated, fuzz is not.
 apply_patch() {
 	_out=$(patch -d "$1" -p1 --fuzz=0 --batch --forward --no-backup-if-mismatch \
-		<"$SERIES_DIR/$2" 2>&1) || {
+		<"$SERIES_DIR$patches/$2" 2>&1) || {
 		printf '%s\n' "$_out" >&2
-		die "$2 does not apply to CRIU $BASE_VERSION with the patches before it"
+		die "$2 does not apply to $BASE_NAME $BASE_VERSION with the patches before it"
 	}
+}
+
+# pristine: the subject of the commit that has no patch yet.
+pristine() {
+	echo "$(echo "$BASE_NAME" | tr '[:upper:]' '[:lower:]') $BASE_VERSION pristine"
 }
 
 # git, with no say for the user's or the machine's configuration.

@@ -3,26 +3,33 @@
 #
 # Configure and build a kernel.
 #
-#   build.sh [-f] SRC OUT FRAGMENT...
+#   build.sh [-c] [-f] SRC OUT FRAGMENT...
 #
 # SRC is a clean tree and stays one; what is made lies in OUT, the image as
 # OUT/bzImage. The configuration is tinyconfig with the fragments put on
 # top, and nothing else: what a fragment switches on brings no defaults
 # along. Each line of a fragment must have come true in the end. With -f
 # (foreign) SRC may be any version of the kernel: options it does not know
-# are left out, and named.
+# are left out, and named. With -c that is all: nothing is built.
 #
 # RIG_CC_WRAPPER=ccache compiles through ccache.
 
 set -eu
 
 self=build
-foreign=
-if [ "${1:-}" = -f ]; then
-	foreign=1
-	shift
-fi
-[ $# -ge 3 ] || { echo "usage: build.sh [-f] SRC OUT FRAGMENT..." >&2; exit 1; }
+foreign='' config_only=''
+while getopts cf option; do
+	case $option in
+	c) config_only=1 ;;
+	f) foreign=1 ;;
+	*) exit 1 ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -ge 3 ] || {
+	echo "usage: build.sh [-c] [-f] SRC OUT FRAGMENT..." >&2
+	exit 1
+}
 src=$(realpath "$1")
 mkdir -p "$2"
 out=$(realpath "$2")
@@ -74,7 +81,8 @@ configure() {
 # check: each option asked for, by its last line in the fragments.
 check() {
 	_rc=0
-	for _opt in $(sed -nE 's/^(# )?(CONFIG_[A-Za-z0-9_]+)(=.*| is not set)$/\2/p' "$@" | sort -u); do
+	sed -nE 's/^(# )?(CONFIG_[A-Za-z0-9_]+)(=.*| is not set)$/\2/p' "$@" | sort -u >"$out/rig.options"
+	while read -r _opt; do
 		_want=$(grep -hE "^(# )?$_opt(=| is not set)" "$@" | tail -n 1)
 		_have=$(grep -E "^(# )?$_opt(=| is not set)" "$out/.config" || echo "# $_opt is not set")
 		[ "$_want" != "$_have" ] || continue
@@ -84,12 +92,13 @@ check() {
 		fi
 		echo "$self: asked for '$_want', but it is '$_have'" >&2
 		_rc=1
-	done
+	done <"$out/rig.options"
 	return $_rc
 }
 
 phase configure configure "$@"
 check "$@" || die "the configuration is not what was asked for"
+[ -z "$config_only" ] || exit 0
 phase compile kmake bzImage
 grep -n 'warning:' "$out/rig.log" >"$out/warnings" || :
 cp "$out/arch/x86/boot/bzImage" "$out/bzImage"

@@ -27,9 +27,7 @@ die() {
 }
 
 argument() {
-	for _word in $(cat /proc/cmdline); do
-		case $_word in "$1="*) echo "${_word#*=}" ;; esac
-	done
+	tr ' ' '\n' </proc/cmdline | sed -n "s|^$1=||p"
 }
 
 # The first half: on the host's root.
@@ -45,11 +43,10 @@ if [ "${1:-}" != again ]; then
 	# The tmpfs stays alive as the overlay's upper layer.
 	mkdir -p .oldroot
 	pivot_root . .oldroot || die "pivot_root"
-	exec chroot . "$repo/kernel/rig/init.sh" again <.oldroot/dev/console \
-		>.oldroot/dev/console 2>&1
+	exec chroot . "$repo/kernel/rig/init.sh" again
 fi
 
-umount -l /.oldroot
+umount -l /.oldroot && rmdir /.oldroot
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs -o mode=755 dev /dev
@@ -72,11 +69,9 @@ cd "$repo" || die "no $repo"
 hostname rig 2>/dev/null || echo rig >/proc/sys/kernel/hostname
 ip link set lo up
 echo 64 >/proc/sys/vm/nr_hugepages
-for _c in $(cat /sys/fs/cgroup/cgroup.controllers); do
-	echo "+$_c" >/sys/fs/cgroup/cgroup.subtree_control
-done
+sed 's/[a-z]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
 if [ -b /dev/vda ]; then
-	mkswap /dev/vda >/dev/null && swapon /dev/vda || die "no swap"
+	{ mkswap /dev/vda >/dev/null && swapon /dev/vda; } || die "no swap"
 fi
 
 port() {

@@ -3,6 +3,7 @@
 #
 # Is the guest what the other tests take for granted?
 # timeout: 60
+# shellcheck disable=SC2317 # the functions are called by check
 
 set -u
 

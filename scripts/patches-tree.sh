@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Make a CRIU source tree, with the series or without.
+# Make a source tree, with the series or without.
 #
-#   criu-tree.sh TREE patched|plain
+#   patches-tree.sh TREE patched|plain
 
 set -eu
 . "$(dirname "$0")/series.sh"
-[ $# -eq 2 ] || die "usage: criu-tree.sh TREE patched|plain"
+[ $# -eq 2 ] || die "usage: patches-tree.sh TREE patched|plain"
 tree=$1 kind=$2
 
 rm -rf "$tree.new"
@@ -17,9 +17,9 @@ if [ "$kind" = patched ]; then
 	for name in $(series "$SERIES_DIR"); do
 		apply_patch "$tree.new" "$name"
 	done
-	echo "$self: CRIU $BASE_VERSION with $(series "$SERIES_DIR" | wc -l) patches in $tree"
+	echo "$self: $BASE_NAME $BASE_VERSION with $(series "$SERIES_DIR" | wc -l) patches in $tree"
 else
-	echo "$self: CRIU $BASE_VERSION, unpatched, in $tree"
+	echo "$self: $BASE_NAME $BASE_VERSION, unpatched, in $tree"
 fi
 rm -rf "$tree"
 mv "$tree.new" "$tree"

@@ -1,0 +1,146 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Does the rig fail what must fail? Guests that go wrong, each in its own way.
+#
+#   selftest.sh BZIMAGE SRC DIR
+#
+# SRC is a kernel's source. Results go to stdout; DIR is for the guests' tests
+# and what came of them.
+
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+image=$1 src=$2 dir=$3
+rm -rf "$dir"
+mkdir -p "$dir"
+
+# guest_test NAME: stdin is what the test does in the guest.
+guest_test() {
+	{
+		echo '#!/bin/sh'
+		cat
+	} >"$dir/$1.sh"
+	chmod +x "$dir/$1.sh"
+}
+
+# boot NAME ARGUMENT...: run a guest that must not pass; its results stay.
+boot() {
+	_name=$1
+	shift
+	echo "== $_name" >&2
+	if kernel/rig/boot.py --run "$dir/$_name" "$@" >&2; then
+		echo "boot.py has passed $_name" >"$dir/$_name.passed"
+	fi
+}
+
+# expect NAME GUEST REGEX: GUEST's results have a line like that.
+expect() {
+	if [ -e "$dir/$2.passed" ]; then
+		echo "not ok $1: the run was not failed"
+		rc=1
+	elif ! grep -qE "$3" "$dir/$2/results"; then
+		echo "not ok $1: no result like '$3'"
+		rc=1
+	else
+		echo "ok $1"
+	fi
+}
+
+expect_file() {
+	if grep -qsxF "$3" "$dir/$2"; then
+		echo "ok $1"
+	else
+		echo "not ok $1: no line '$3' in $dir/$2"
+		rc=1
+	fi
+}
+
+rc=0
+echo 1..14
+
+guest_test good <<'EOT'
+echo ok good
+EOT
+guest_test dies <<'EOT'
+exit 3
+EOT
+guest_test silent <<'EOT'
+echo "what it says is no result"
+EOT
+guest_test short <<'EOT'
+echo 1..2
+echo ok one
+EOT
+guest_test slow <<'EOT'
+# timeout: 1
+echo ok slow
+sleep 100
+EOT
+guest_test failing <<'EOT'
+echo "not ok failing: on purpose"
+echo kept >"$RIG_KEEP/file"
+exit 1
+EOT
+# What it leaves running, with its output open, must not hold the run up.
+guest_test splat <<'EOT'
+sleep 1000 &
+echo "<4>WARNING: CPU: 0 PID: 1 at mm/fake.c:1 fake+0x0/0x0" >/dev/kmsg
+echo ok splat
+EOT
+guest_test panics <<'EOT'
+echo ok before
+echo "the log up to the panic"
+echo c >/proc/sysrq-trigger
+EOT
+guest_test leaves <<'EOT'
+echo ok leaves
+echo b >/proc/sysrq-trigger
+EOT
+# The one that would end the test is stopped.
+guest_test hangs <<'EOT'
+# timeout: 1
+echo ok hangs
+kill -STOP $PPID
+sleep 1000
+EOT
+
+# Most of this one's time is waiting.
+boot hang --grace 45 "$image" "$dir/hangs.sh" &
+hang=$!
+
+boot several "$image" "$dir/good.sh" "$dir/dies.sh" "$dir/silent.sh" "$dir/short.sh" \
+	"$dir/slow.sh" "$dir/failing.sh" "$dir/splat.sh"
+expect good_test_passes several '^ok good'
+expect test_that_dies several '^not ok dies: exited with status 3 '
+expect test_without_a_result several '^not ok silent: printed no result'
+expect too_few_results several '^not ok short: 1 results of 2'
+expect test_that_takes_too_long several '^not ok slow: timed out after 1 s'
+expect test_that_fails several '^not ok failing: on purpose'
+expect warning_in_the_kernel_log several '^not ok splat: the kernel logged "WARNING: CPU: 0'
+expect_file log_of_a_test_comes_out several/silent.log "what it says is no result"
+expect_file kept_file_comes_out several/failing/file kept
+
+boot panic "$image" "$dir/panics.sh" "$dir/good.sh"
+expect guest_that_panics panic '^not ok panics: the kernel logged ".*(Kernel panic|BUG: )'
+expect_file log_before_a_panic_comes_out panic/panics.log "the log up to the panic"
+
+boot no_status "$image" "$dir/leaves.sh"
+expect guest_that_ends_without_a_status no_status '^not ok leaves: the guest ended without a status'
+
+wait $hang
+expect guest_that_hangs hang '^not ok hangs: the guest hangs'
+
+# A machine has 64 bits or 32, not both.
+printf 'CONFIG_X86_32=y\nCONFIG_NO_SUCH_OPTION=y\n' >"$dir/impossible.config"
+if sh kernel/rig/build.sh -c "$src" "$dir/impossible" kernel/config/base.config \
+	"$dir/impossible.config" >"$dir/impossible.out" 2>&1; then
+	echo "not ok option_that_can_not_be_set: the configuration was taken"
+	rc=1
+elif ! grep -q "asked for 'CONFIG_X86_32=y'" "$dir/impossible.out" ||
+	! grep -q "asked for 'CONFIG_NO_SUCH_OPTION=y'" "$dir/impossible.out"; then
+	echo "not ok option_that_can_not_be_set: it was not named"
+	rc=1
+else
+	echo "ok option_that_can_not_be_set"
+fi
+exit $rc
