@@ -17,10 +17,12 @@ ends without a status, or is not done in time.
 """
 
 import argparse
+import ctypes
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +39,14 @@ SPLAT = re.compile(
     r"BUG: |kernel BUG at|WARNING: |Oops: |KASAN: |UBSAN: |general protection|Kernel panic|"
     r"INFO: task .* blocked|INFO: rcu|rcu: INFO|INFO: possible |INFO: inconsistent |"
     r"list_(add|del) corruption|double fault|refcount_t: |Bad page state")
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    """For QEMU, before it starts: nothing may be left behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Guest:
@@ -76,7 +86,8 @@ class Guest:
         self.stderr = os.path.join(run, "qemu.log")
         with open(self.stderr, "wb") as log:
             self.qemu = subprocess.Popen(command, pass_fds=[theirs.fileno()],
-                                         stdin=None if shell else subprocess.DEVNULL, stderr=log)
+                                         stdin=None if shell else subprocess.DEVNULL, stderr=log,
+                                         preexec_fn=die_with_parent)
         theirs.close()
         self.swap = swap
         self.timed_out = False
@@ -96,16 +107,17 @@ class Guest:
             for line in lines:
                 yield line.decode(errors="replace").rstrip("\r")
 
-    def end(self):
-        """The end of QEMU, which is at hand unless something hangs."""
+    def end(self, patience):
+        """QEMU's exit status: that of its own end, or none if it is killed."""
         try:
-            self.qemu.wait(None if not self.timed_out else 0.1)
+            status = self.qemu.wait(patience)
         except subprocess.TimeoutExpired:
             self.qemu.kill()
             self.qemu.wait()
+            status = None
         self.status.close()
         os.unlink(self.swap)
-        return self.qemu.returncode
+        return status
 
 
 class Report:
@@ -190,6 +202,8 @@ def prepare(args):
 def splats(console, report):
     """The first complaint in the kernel's log in each test, and after it."""
     test, when, seen = "boot", "", set()
+    if not os.path.exists(console):
+        return
     with open(console, encoding="utf-8", errors="replace") as file:
         log = file.read().splitlines()
     for line in log:
@@ -205,14 +219,14 @@ def splats(console, report):
 def unpack(run):
     """The archives of kept files, one after the other."""
     path = os.path.join(run, "files.tar")
-    if os.path.getsize(path):
+    if os.path.exists(path) and os.path.getsize(path):
         try:
             with tarfile.open(path, "r:", ignore_zeros=True) as archive:
                 archive.extractall(run)
         except tarfile.TarError as why:
             print(f"what the tests kept is damaged ({why}): {path}")
             return
-    os.unlink(path)
+        os.unlink(path)
 
 
 def watch(guest, limits, report, run, grace):
@@ -270,14 +284,21 @@ def main():
     limits = prepare(args)
     guest = Guest(args.image, args.run, args.accel, args.memory, args.append.split(), args.shell)
     if args.shell:
-        sys.exit(guest.end())
+        sys.exit(guest.end(None))
     report = Report(args.run, args.label)
+    patience = 0
     try:
         watch(guest, limits, report, args.run, args.grace)
+        # A reset is all that is left to do, or a panic.
+        patience = 0 if guest.timed_out else 60
     finally:
-        status = guest.end()
-    if status and not guest.timed_out:
-        report.add(f"not ok boot: QEMU ended with status {status}", guest.stderr)
+        status = guest.end(patience)
+    if status:
+        with open(guest.stderr, encoding="utf-8", errors="replace") as file:
+            last = (file.read().strip().splitlines() or ["no message"])[-1]
+        report.add(f"not ok boot: QEMU ended with status {status}: {last}", guest.stderr)
+    elif status is None and not guest.timed_out:
+        report.add("not ok boot: the guest does not end", guest.console)
     splats(guest.console, report)
     unpack(args.run)
     sys.exit(1 if report.failed else 0)

@@ -11,8 +11,6 @@
 # along. Each line of a fragment must have come true in the end. With -f
 # (foreign) SRC may be any version of the kernel: options it does not know
 # are left out, and named. With -c that is all: nothing is built.
-#
-# RIG_CC_WRAPPER=ccache compiles through ccache.
 
 set -eu
 
@@ -59,8 +57,7 @@ phase() {
 }
 
 kmake() {
-	make -C "$src" O="$out" -j"$(nproc)" \
-		${RIG_CC_WRAPPER:+CC="$RIG_CC_WRAPPER gcc"} "$@"
+	make -C "$src" O="$out" -j"$(nproc)" "$@"
 }
 
 # known OPTION: does the tree have it?

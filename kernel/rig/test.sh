@@ -37,20 +37,25 @@ image() {
 	echo "build/kernel/$FLAVOUR-$1/bzImage"
 }
 
-# A KVM that is there may still not work, or hang: it must run a guest.
+# A KVM that is there may still not work, or hang: it must run a guest. What
+# came of it holds until the machine boots again.
 accel() {
-	case ${ACCEL:-auto} in
-	auto)
+	[ "${ACCEL:-auto}" = auto ] || {
+		echo "$ACCEL"
+		return
+	}
+	_known=build/kernel/accel.$(cat /proc/sys/kernel/random/boot_id)
+	if ! [ -e "$_known" ]; then
+		rm -f build/kernel/accel.*
 		if [ -w /dev/kvm ] && timeout -k 5 60 kernel/rig/boot.py --accel kvm --grace 20 \
-			--run $run/kvm "$(image "${KINDS%% *}")" kernel/test/guest/sanity.sh \
-			>$run/kvm.out 2>&1; then
+			--run "$run/kvm" "$(image "${KINDS%% *}")" kernel/test/guest/sanity.sh \
+			>"$run/kvm.out" 2>&1; then
 			echo kvm
 		else
 			echo tcg
-		fi
-		;;
-	*) echo "$ACCEL" ;;
-	esac
+		fi >"$_known"
+	fi
+	cat "$_known"
 }
 
 # for_kind KIND FILE: does the test want to run on this kernel?

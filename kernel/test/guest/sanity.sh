@@ -22,15 +22,18 @@ writable_root() {
 	echo x >/etc/rig-was-here && [ "$(cat /etc/rig-was-here)" = x ] && rm /etc/rig-was-here
 }
 swap_on() {
+	cat /proc/swaps
 	[ "$(wc -l </proc/swaps)" -eq 2 ]
 }
 huge_pages() {
+	cat /proc/sys/vm/nr_hugepages
 	[ "$(cat /proc/sys/vm/nr_hugepages)" -ge 16 ]
 }
 loopback_up() {
 	ip -o addr show lo | grep -q 127.0.0.1
 }
 running_as_root() {
+	grep '^CapEff' /proc/self/status
 	[ "$(id -u)" -eq 0 ] && grep -q '^CapEff:.*ffffffff$' /proc/self/status
 }
 
