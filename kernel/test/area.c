@@ -228,18 +228,29 @@ static size_t resident(struct area *a, size_t page, size_t count)
  * dropped). What was written may stay in the swap cache: mincore() calls that
  * resident, though the object does not. A page that somebody held for a moment
  * is tried again.
+ *
+ * MADV_PAGEOUT wants the page mapped where it is told, and nowhere else: that
+ * is the registered mapping if the page is there, or else the door.
  */
+static void page_out_once(struct area *a, size_t page, size_t count)
+{
+	must(!madvise(door_at(a, page), count * PAGE, MADV_DONTNEED));
+	for (size_t i = page; i < page + count; i++) {
+		char *where = is_mapped(at(a, i)) ? at(a, i) : door_at(a, i);
+
+		(void)*(volatile char *)where;
+		must(!madvise(where, PAGE, MADV_PAGEOUT));
+	}
+}
+
 void page_out(struct area *a, size_t page, size_t count)
 {
-	volatile char *door = door_at(a, page);
 	long end = now_ms() + wait_ms, again = 0;
 
 	while (resident(a, page, count) && smaps_kb(a->door, "Swap") * 1024 < (long)(count * PAGE)) {
 		check(now_ms() < end, "%zu of %zu pages are not reclaimed", resident(a, page, count), count);
 		if (now_ms() >= again) {
-			for (size_t i = 0; i < count; i++)
-				(void)door[i * PAGE];
-			must(!madvise((char *)door, count * PAGE, MADV_PAGEOUT));
+			page_out_once(a, page, count);
 			again = now_ms() + 200;
 		}
 		nap();
