@@ -144,6 +144,10 @@ build/e2e/%.so: test/e2e/%.c Makefile | build/.deps
 build/oracle/oracle: $(wildcard test/oracle/*.c) test/oracle/program.h Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^)
 
+# What the kernel offers, as a test of its own: kernel/test.
+build/kernel/minor: $(wildcard kernel/test/*.c kernel/test/*.h) Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^)
+
 build/.pycriu: $(CRIU)/criu/criu
 	$(Q)$(BUILD_CRIU) $(CRIU) lib </dev/null >build/pycriu.log 2>&1 || { tail -n 20 build/pycriu.log; exit 1; } >&2
 	$(Q)touch $@

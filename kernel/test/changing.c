@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include "minor.h"
 
-#define EVENTS                                                                                        \
+#define EVENTS \
 	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 
 static void ready(struct area *a, int kind)

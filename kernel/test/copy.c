@@ -19,17 +19,17 @@ static void make_source(size_t page, size_t count, int gen)
 		fill_page(source + i * PAGE, page + i, gen);
 }
 
-#define copy_fails(uffd, addr, len, error)                                    \
-	do {                                                                  \
-		int64_t _copied;                                              \
-		eq(uffd_copy(uffd, addr, source, len, &_copied), -(error));   \
-		eq(_copied, -(error));                                        \
+#define copy_fails(uffd, addr, len, error)                                  \
+	do {                                                                \
+		int64_t _copied;                                            \
+		eq(uffd_copy(uffd, addr, source, len, &_copied), -(error)); \
+		eq(_copied, -(error));                                      \
 	} while (0)
-#define must_copy(uffd, addr, len)                                    \
-	do {                                                          \
-		int64_t _copied;                                      \
-		eq(uffd_copy(uffd, addr, source, len, &_copied), 0);  \
-		eq(_copied, (int64_t)(len));                          \
+#define must_copy(uffd, addr, len)                                   \
+	do {                                                         \
+		int64_t _copied;                                     \
+		eq(uffd_copy(uffd, addr, source, len, &_copied), 0); \
+		eq(_copied, (int64_t)(len));                         \
 	} while (0)
 
 TEST(copy_shared, EVERYWHERE)

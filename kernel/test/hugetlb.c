@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "minor.h"
 
-#define N	4
+#define N	 4
 #define COUNTERS "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21U << 26)

@@ -27,7 +27,7 @@
 #define UFFD_PAGEFAULT_FLAG_MINOR (1 << 2)
 #endif
 #ifndef UFFDIO_CONTINUE
-#define _UFFDIO_CONTINUE (0x07)
+#define _UFFDIO_CONTINUE	      (0x07)
 #define UFFDIO_CONTINUE_MODE_DONTWAKE ((__u64)1 << 0)
 struct uffdio_continue {
 	struct uffdio_range range;
@@ -59,11 +59,11 @@ struct uffdio_continue {
  * before and takes back after it, or else skips the test with the reason.
  */
 enum {
-	NEEDS_SWAP = 1,	 /* a swap area */
-	NEEDS_HUGE = 2,	 /* HUGE_PAGES free pages for hugetlb */
-	NEEDS_THP = 4,	 /* huge pages in shmem where they are advised */
+	NEEDS_SWAP = 1,	  /* a swap area */
+	NEEDS_HUGE = 2,	  /* HUGE_PAGES free pages for hugetlb */
+	NEEDS_THP = 4,	  /* huge pages in shmem where they are advised */
 	WHERE_ABSENT = 8, /* for kernels without minor faults, and only those */
-	EVERYWHERE = 16, /* for kernels with and without */
+	EVERYWHERE = 16,  /* for kernels with and without */
 };
 #define HUGE_PAGES 8
 
@@ -76,13 +76,13 @@ struct test {
 
 void test_add(struct test *t);
 
-#define TEST(id, what)                                                          \
-	static void id(void);                                                   \
+#define TEST(id, what)                                                            \
+	static void id(void);                                                     \
 	static struct test test_##id = { .name = #id, .run = id, .flags = what }; \
-	__attribute__((constructor)) static void add_##id(void)                 \
-	{                                                                       \
-		test_add(&test_##id);                                           \
-	}                                                                       \
+	__attribute__((constructor)) static void add_##id(void)                   \
+	{                                                                         \
+		test_add(&test_##id);                                             \
+	}                                                                         \
 	static void id(void)
 
 /* Milliseconds that a race goes on for; what is waited for comes sooner than in wait_ms. */
@@ -100,9 +100,9 @@ __attribute__((noreturn, format(printf, 1, 2))) void skip(const char *fmt, ...);
 			flunk(__VA_ARGS__); \
 	} while (0)
 #define must(cond) check(cond, "%s: errno %d", #cond, errno)
-#define eq(expr, want)                                                                         \
-	do {                                                                                   \
-		long long _got = (expr), _want = (want);                                       \
+#define eq(expr, want)                                                                                           \
+	do {                                                                                                     \
+		long long _got = (expr), _want = (want);                                                         \
 		check(_got == _want, "%s is %lld (0x%llx), not %lld (0x%llx)", #expr, _got, _got, _want, _want); \
 	} while (0)
 
@@ -122,18 +122,18 @@ int uffd_copy(int uffd, void *dst, const void *src, size_t len, int64_t *copied)
 int uffd_zeropage(int uffd, void *addr, size_t len, int64_t *zeroed);
 
 /* CONTINUE of the whole range: ends the test if it is anything but that. */
-#define must_continue(uffd, addr, len)                                  \
-	do {                                                            \
-		int64_t _mapped;                                        \
-		eq(uffd_continue(uffd, addr, len, 0, &_mapped), 0);     \
-		eq(_mapped, (int64_t)(len));                            \
+#define must_continue(uffd, addr, len)                              \
+	do {                                                        \
+		int64_t _mapped;                                    \
+		eq(uffd_continue(uffd, addr, len, 0, &_mapped), 0); \
+		eq(_mapped, (int64_t)(len));                        \
 	} while (0)
 /* CONTINUE that does nothing, and says why in both places. */
-#define continue_fails(uffd, addr, len, error)                               \
-	do {                                                                 \
-		int64_t _mapped;                                             \
-		eq(uffd_continue(uffd, addr, len, 0, &_mapped), -(error));   \
-		eq(_mapped, -(error));                                       \
+#define continue_fails(uffd, addr, len, error)                             \
+	do {                                                               \
+		int64_t _mapped;                                           \
+		eq(uffd_continue(uffd, addr, len, 0, &_mapped), -(error)); \
+		eq(_mapped, -(error));                                     \
 	} while (0)
 
 /* Events. */
@@ -165,7 +165,10 @@ bool call_done(struct caller *c);
 long call_join(struct caller *c);
 
 /* An object, its mapping that is registered, and the door, which never is. */
-enum kind { MEMFD_SHARED, MEMFD_PRIVATE, ANON_SHARED, KINDS };
+enum kind { MEMFD_SHARED,
+	    MEMFD_PRIVATE,
+	    ANON_SHARED,
+	    KINDS };
 extern const char *kind_name[];
 
 struct area {
