@@ -227,6 +227,7 @@ help:
 #: patches-roundtrip  is criu-patches/ what import and export make of it?
 #: patches-verify     does CRIU build after each patch, none applied with fuzz?
 #: test [T=GROUPS]    our tests: unit, e2e, oracle, zdtm, or e2e/NAME for one of them
+#: kernel-mutate [M=X] break the kernel's series in one place after the other: is each noticed?
 #: test-upstream      CRIU's own tests with the patched CRIU and the plugin, and a control
 #: oracle [SEEDS=N]   random programs, FIRST=S: from that seed on; see test/oracle
 #: soak [SECONDS=N]   random programs for so long, never the same

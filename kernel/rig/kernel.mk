@@ -73,7 +73,7 @@ kernel-tests:
 #
 # The series.
 #
-.PHONY: kernel-import kernel-export kernel-roundtrip kernel-verify
+.PHONY: kernel-import kernel-export kernel-roundtrip kernel-verify kernel-mutate
 kernel-import: | $(KERNEL_ARCHIVE)
 	$(Q)$(kernel_env) sh scripts/patches-import.sh $(KERNEL_GIT)
 kernel-export: | build/.deps
@@ -82,3 +82,5 @@ kernel-roundtrip: | $(KERNEL_ARCHIVE)
 	$(Q)$(kernel_env) sh scripts/patches-roundtrip.sh build/kernel/roundtrip
 kernel-verify: | $(KERNEL_ARCHIVE)
 	$(Q)MAKEFLAGS= $(kernel_env) sh kernel/rig/verify.sh build/kernel/verify $(kernel_config)
+kernel-mutate: build/kernel/minor | $(KERNEL_ARCHIVE)
+	$(Q)MAKEFLAGS= $(kernel_env) sh kernel/rig/mutate.sh build/kernel/mutated $(kernel_config) -- $(M)
