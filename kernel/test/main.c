@@ -2,13 +2,14 @@
 /*
  * Tests of userfaultfd's minor faults on shmem and hugetlb, as an ABI.
  *
- *   minor [-l] [--expect-absent] [--race-ms N] [--timeout S] [NAME]...
+ *   minor [-l] [--expect-absent] [--mark] [--race-ms N] [--timeout S] [NAME]...
  *
  * NAME selects a test, or with a '*' at its end all that begin so. Each test
  * is a process of its own. The results are test/run.sh's lines; the status is
  * 0 if none failed.
  *
- * With --expect-absent: what a kernel without minor faults must answer, and
+ * --mark writes each test's name to the kernel's log before it runs.
+ * --expect-absent: what a kernel without minor faults must answer, and
  * the tests that need none.
  */
 #include <fcntl.h>
@@ -32,7 +33,7 @@ int wait_ms = 10000;
 
 static struct test *tests, **last = &tests;
 static int timeout = 30;
-static bool absent;
+static bool absent, mark;
 static int verdict_fd = -1;
 static volatile sig_atomic_t interrupted;
 
@@ -119,6 +120,11 @@ static bool run_test(struct test *t)
 	int p[2], status;
 	pid_t pid;
 
+	if (mark) {
+		snprintf(reason, sizeof(reason), "minor: begin %s\n", t->name);
+		put_string("/dev/kmsg", reason);
+		reason[0] = 0;
+	}
 	if (machine_prepare(t->flags, reason, sizeof(reason))) {
 		printf("skip %s: %s\n", t->name, reason);
 		return true;
@@ -185,7 +191,7 @@ static void on_signal(int sig)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: minor [-l] [--expect-absent] [--race-ms N] [--timeout S] [NAME]...\n");
+	fprintf(stderr, "usage: minor [-l] [--expect-absent] [--mark] [--race-ms N] [--timeout S] [NAME]...\n");
 	exit(2);
 }
 
@@ -193,6 +199,7 @@ static bool options(int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{ "expect-absent", no_argument, NULL, 'a' },
+		{ "mark", no_argument, NULL, 'm' },
 		{ "race-ms", required_argument, NULL, 'r' },
 		{ "timeout", required_argument, NULL, 't' },
 		{},
@@ -205,6 +212,8 @@ static bool options(int argc, char **argv)
 			list = true;
 		else if (c == 'a')
 			absent = true;
+		else if (c == 'm')
+			mark = true;
 		else if (c == 'r' && atoi(optarg) > 0)
 			race_ms = atoi(optarg);
 		else if (c == 't' && atoi(optarg) > 0)
