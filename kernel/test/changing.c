@@ -184,7 +184,45 @@ TEST(changing_munmap, 0)
 	continue_fails(a.uffd, at(&a, 4), 4 * PAGE, EFAULT);
 }
 
-/* In the child: wait until told, then look at all pages, and end well. */
+static bool is_there(void *addr)
+{
+	unsigned char vec;
+
+	return !mincore(addr, PAGE, &vec);
+}
+
+static long do_munmap_last(void *arg)
+{
+	struct area *a = arg;
+
+	return munmap(at(a, 7), PAGE);
+}
+
+/* Two changes, of which one event was read: it is not over yet. */
+TEST(changing_two, 0)
+{
+	struct caller *c[2];
+	struct uffd_msg msg;
+	struct area a;
+
+	ready(&a, MEMFD_SHARED);
+	c[0] = call_start(do_munmap, &a);
+	await_event(a.uffd);
+	c[1] = call_start(do_munmap_last, &a);
+	/* Until both are in the queue: its mapping goes before its event comes. */
+	for (long end = now_ms() + wait_ms; is_there(at(&a, 7)); nap())
+		check(now_ms() < end, "the second munmap() does not begin");
+	expect_event(a.uffd, UFFD_EVENT_UNMAP, &msg);
+	for (long end = now_ms() + wait_ms; !call_done(c[0]) && !call_done(c[1]); nap())
+		check(now_ms() < end, "nobody was woken");
+	again(&a);
+	expect_event(a.uffd, UFFD_EVENT_UNMAP, &msg);
+	eq(call_join(c[0]), 0);
+	eq(call_join(c[1]), 0);
+	must_continue(a.uffd, at(&a, 0), 2 * PAGE);
+}
+
+/* In the child: look at all pages, and end well. */
 struct forker {
 	struct area *a;
 	bool with_event;

@@ -90,6 +90,30 @@ TEST(private_copied, 0)
 	page_has(at(&a, 1), 1, 1);
 }
 
+/*
+ * A debugger's store: it is made where the mapping may only be read, in a copy
+ * like any other. A page table entry that passes for a copy's because it is
+ * dirty would let it through to the object.
+ */
+TEST(private_force_store, 0)
+{
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	struct area a;
+
+	must(mem >= 0);
+	area_make(&a, MEMFD_PRIVATE, 8, PROT_READ);
+	area_register(&a, 0, BOTH);
+	fill(&a, 0, 8, 1);
+	must_continue(a.uffd, a.mem, a.len);
+	for (int i = 0; i < 8; i += 2)
+		must(pwrite(mem, "w", 1, (uintptr_t)at(&a, i) + 4) == 1);
+	for (int i = 0; i < 8; i++) {
+		eq(at(&a, i)[4], i % 2 ? 0 : 'w');
+		file_page_has(&a, i, 1);
+	}
+	eq(smaps_kb(a.mem, "Anonymous"), 4 * 4);
+}
+
 /* Mapped while it may not be written, made writable, stored to. */
 static void later_writable(int prot)
 {

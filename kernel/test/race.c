@@ -391,6 +391,63 @@ TEST(race_two_continue, 0)
 	settle(&r);
 }
 
+/*
+ * A debugger stores to a private mapping, from which the page is taken and to
+ * which it is given back all the while. Whoever wins, the object is not written.
+ */
+static long forcer(void *arg)
+{
+	struct race *r = arg;
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+
+	must(mem >= 0);
+	while (!r->stop) {
+		ssize_t n = pwrite(mem, "w", 1, (uintptr_t)r->a.mem + 4);
+
+		/* A page that is not mapped now: this fault waits for nobody. */
+		check(n == 1 || errno == EIO, "a store to /proc/self/mem: errno %d", errno);
+		r->reads += n == 1;
+	}
+	close(mem);
+	return 0;
+}
+
+static long dropper(void *arg)
+{
+	struct race *r = arg;
+
+	while (!r->stop) {
+		must(!madvise(r->a.mem, PAGE, MADV_DONTNEED));
+		/* Sooner or later, so that each step of the store is met. */
+		for (volatile int i = r->disturbed * 97 % 5000; i; i--)
+			;
+		r->disturbed++;
+	}
+	return 0;
+}
+
+TEST(race_force_store, 0)
+{
+	struct race r = {};
+	struct caller *c[2];
+	long end = now_ms() + race_ms;
+
+	area_make(&r.a, MEMFD_PRIVATE, N, PROT_READ);
+	fill(&r.a, 0, N, 1);
+	area_register(&r.a, 0, MINOR);
+	c[0] = call_start(forcer, &r);
+	c[1] = call_start(dropper, &r);
+	while (now_ms() < end || !r.continued || r.reads < 10) {
+		try_continue(&r, r.a.mem, 1);
+		page_has(r.a.door, 0, 1);
+	}
+	r.stop = true;
+	call_join(c[0]);
+	call_join(c[1]);
+	page_has(r.a.door, 0, 1);
+	settle(&r);
+}
+
 /* The mapping comes and goes, nobody reads there. */
 static long unmapper(void *arg)
 {
