@@ -70,17 +70,21 @@ TEST(api_register_modes_refused, 0)
 	eq(uffd_register(a.uffd, a.mem, a.len - 1, MINOR, NULL), -EINVAL);
 	eq(uffd_register(a.uffd, a.mem, 0, MINOR, NULL), -EINVAL);
 	check(!has_flag(a.mem, "ui"), "a refused registration left its flag");
+	eq(uffd_register(a.uffd, a.mem, a.len, MINOR, NULL), 0);
 }
 
 TEST(api_register_anon_private, 0)
 {
 	char *mem = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int uffd = uffd_open(0);
+	struct area a;
 
 	must(mem != MAP_FAILED);
 	eq(uffd_register(uffd, mem, 4 * PAGE, MINOR, NULL), -EINVAL);
 	eq(uffd_register(uffd, mem, 4 * PAGE, BOTH, NULL), -EINVAL);
 	eq(uffd_register(uffd, mem, 4 * PAGE, MISSING, NULL), 0);
+	/* And it is the mapping's fault, not the mode's. */
+	area_ready(&a, ANON_SHARED, 4, BOTH);
 }
 
 /* Half of the range cannot be registered: then none of it is. */
@@ -95,6 +99,7 @@ TEST(api_register_mixed, 0)
 	a.uffd = uffd_open(0);
 	eq(uffd_register(a.uffd, mem, 4 * PAGE, MINOR, NULL), -EINVAL);
 	check(!has_flag(mem, "ui"), "half of a refused registration was done");
+	eq(uffd_register(a.uffd, mem, 2 * PAGE, MINOR, NULL), 0);
 }
 
 TEST(api_register_file, 0)
@@ -268,7 +273,10 @@ TEST(api_continue_before_api, 0)
 	struct area a;
 
 	area_make(&a, MEMFD_SHARED, 4, PROT_READ | PROT_WRITE);
-	eq(uffd_continue(uffd_bare(), a.mem, PAGE, 0, NULL), -EINVAL);
+	a.uffd = uffd_bare();
+	eq(uffd_continue(a.uffd, a.mem, PAGE, 0, NULL), -EINVAL);
+	eq(uffd_api(a.uffd, 0, NULL), 0);
+	continue_fails(a.uffd, a.mem, PAGE, ENOENT);
 }
 
 /* A range lies in one mapping, or nothing of it is done. */

@@ -109,6 +109,9 @@ static int end_of(pid_t pid, int fd, char *reason, size_t size)
 		;
 	while (n + 1 < size && (got = read(fd, reason + n, size - 1 - n)) > 0)
 		n += got;
+	/* Without the mark at the end of the last one. */
+	while (n && strchr("; ", reason[n - 1]))
+		n--;
 	reason[n] = 0;
 	return status;
 }
@@ -157,9 +160,9 @@ static bool run_test(struct test *t)
 		return true;
 	}
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-		printf("not ok %s: not done after %d s; %s\n", t->name, timeout, reason);
+		printf("not ok %s: not done after %d s%s%s\n", t->name, timeout, reason[0] ? "; " : "", reason);
 	else if (WIFSIGNALED(status))
-		printf("not ok %s: signal %d; %s\n", t->name, WTERMSIG(status), reason);
+		printf("not ok %s: signal %d%s%s\n", t->name, WTERMSIG(status), reason[0] ? "; " : "", reason);
 	else
 		printf("not ok %s: %s\n", t->name, reason[0] ? reason : "ended before its end");
 	return false;
