@@ -324,3 +324,23 @@ TEST(api_continue_missing_mode, 0)
 	page_has(a.mem, 0, 1);
 	continue_fails(a.uffd, at(&a, 1), PAGE, EFAULT);
 }
+
+/* To take back what KSM was told takes nothing else back. */
+TEST(api_unmergeable, 0)
+{
+	struct area a;
+
+	area_make(&a, MEMFD_PRIVATE, 4, PROT_READ | PROT_WRITE);
+	if (madvise(a.mem, a.len, MADV_MERGEABLE)) {
+		eq(errno, EINVAL);
+		skip("a kernel without KSM");
+	}
+	area_register(&a, 0, MINOR);
+	fill(&a, 0, 4, 1);
+	must(!madvise(a.mem, a.len, MADV_UNMERGEABLE));
+	check(has_flag(a.mem, "ui"), "not registered for minor faults any more");
+	touch_continue(a.uffd, a.mem, READ);
+	/* Here the kernel would find a userfaultfd that is registered for nothing. */
+	close(a.uffd);
+	page_has(at(&a, 1), 1, 1);
+}
