@@ -80,7 +80,7 @@ kernel-export: | build/.deps
 	$(Q)$(kernel_env) sh scripts/patches-export.sh $(KERNEL_GIT)
 kernel-roundtrip: | $(KERNEL_ARCHIVE)
 	$(Q)$(kernel_env) sh scripts/patches-roundtrip.sh build/kernel/roundtrip
-kernel-verify: | $(KERNEL_ARCHIVE)
+kernel-verify: build/kernel/minor | $(KERNEL_ARCHIVE)
 	$(Q)MAKEFLAGS= $(kernel_env) sh kernel/rig/verify.sh build/kernel/verify $(kernel_config)
 kernel-mutate: build/kernel/minor | $(KERNEL_ARCHIVE)
 	$(Q)MAKEFLAGS= $(kernel_env) sh kernel/rig/mutate.sh build/kernel/mutated $(kernel_config) -- $(M)
