@@ -56,7 +56,7 @@ expect_file() {
 }
 
 rc=0
-echo 1..14
+echo 1..16
 
 guest_test good <<'EOT'
 echo ok good
@@ -87,9 +87,12 @@ sleep 1000 &
 echo "<4>WARNING: CPU: 0 PID: 1 at mm/fake.c:1 fake+0x0/0x0" >/dev/kmsg
 echo ok splat
 EOT
+guest_test earlier <<'EOT'
+echo ok earlier
+echo "the log of it"
+echo kept >"$RIG_KEEP/file"
+EOT
 guest_test panics <<'EOT'
-echo ok before
-echo "the log up to the panic"
 echo c >/proc/sysrq-trigger
 EOT
 guest_test leaves <<'EOT'
@@ -120,9 +123,11 @@ expect warning_in_the_kernel_log several '^not ok splat: the kernel logged "WARN
 expect_file log_of_a_test_comes_out several/silent.log "what it says is no result"
 expect_file kept_file_comes_out several/failing/file kept
 
-boot panic "$image" "$dir/panics.sh" "$dir/good.sh"
+boot panic "$image" "$dir/earlier.sh" "$dir/panics.sh" "$dir/good.sh"
 expect guest_that_panics panic '^not ok panics: the kernel logged ".*(Kernel panic|BUG: )'
-expect_file log_before_a_panic_comes_out panic/panics.log "the log up to the panic"
+expect result_before_a_panic_counts panic '^ok earlier'
+expect_file log_before_a_panic_comes_out panic/earlier.log "the log of it"
+expect_file file_kept_before_a_panic_comes_out panic/earlier/file kept
 
 boot no_status "$image" "$dir/leaves.sh"
 expect guest_that_ends_without_a_status no_status '^not ok leaves: the guest ended without a status'

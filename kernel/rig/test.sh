@@ -82,6 +82,26 @@ want() {
 	return 1
 }
 
+# The rig's own tests, on the host.
+run_rig() {
+	echo "rig:"
+	out=$run/rig.out log=$run/rig.log
+	: >"$out"
+	kernel/rig/selftest.sh "$(image "${KINDS%% *}")" "$SRC" "$run/rig" >"$out" 2>"$log" &
+	pid=$!
+	tail -q -n +1 -s 0.2 -f --pid=$pid "$out" | sed -u 's/^/         /'
+	wait $pid
+	rc=$?
+	sed -nE "s#^(ok|not ok) (.*)#\1 rig/\2	$log#p" "$out" >>"$results"
+	count=$(grep -cE '^(ok|not ok) ' "$out")
+	plan=$(sed -n 's/^1\.\.//p' "$out")
+	if [ "$count" -ne "${plan:-0}" ]; then
+		add "not ok rig: $count results of ${plan:-none}" "$log"
+	elif [ $rc -ne 0 ] && ! grep -q '^not ok ' "$out"; then
+		add "not ok rig: exited with status $rc and named no failed test" "$log"
+	fi
+}
+
 run_kind() {
 	kind=$1
 	label=${kind%%-*}
@@ -112,12 +132,7 @@ for name in $wanted; do
 done
 accel=$(accel)
 if want rig; then
-	echo "rig:"
-	kernel/rig/selftest.sh "$(image "${KINDS%% *}")" "$SRC" "$run/rig" >"$run/rig.out" 2>"$run/rig.log" &
-	pid=$!
-	tail -q -n +1 -s 0.2 -f --pid=$pid "$run/rig.out" | sed -u 's/^/         /'
-	wait $pid || grep -q '^not ok ' "$run/rig.out" || add "not ok rig: it died" "$run/rig.log"
-	sed -n "s|^\(ok\|not ok\|skip\) \(.*\)|\1 rig/\2	$run/rig.log|p" "$run/rig.out" >>"$results"
+	run_rig
 fi
 for kind in $KINDS; do
 	run_kind "$kind"
