@@ -22,6 +22,8 @@ PLUGIN_DIR = os.environ.get("PLUGIN_DIR", os.path.join(BUILD, "plugin"))
 LEDGER = os.path.join(BUILD, "demo", "ledger")
 
 PR_SET_CHILD_SUBREAPER = 36
+# Processors may be emulated: how many times longer things may take
+SLOW = float(os.environ.get("LSHM_SLOW", "1"))
 TIMEOUT = 30.0
 
 managed = set()  # pids that a Popen object waits for
@@ -68,7 +70,7 @@ def reap():
 
 def wait_for(condition, what, timeout=TIMEOUT):
     """Returns the first true value of condition(); fails after timeout seconds."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOW
     while True:
         reap()
         value = condition()

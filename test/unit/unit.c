@@ -324,13 +324,21 @@ static pid_t start(const struct unit_test *test, int log)
 	return pid;
 }
 
+/* Seconds that a test has; more where processors are emulated */
+static int time_limit(void)
+{
+	const char *slow = getenv("LSHM_SLOW");
+
+	return UNIT_TIMEOUT * (slow && atoi(slow) > 1 ? atoi(slow) : 1);
+}
+
 /* Waits for the test. Its wait status, or -1 if it took too long. */
 static int finish(pid_t pid)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), status = 0, ready;
 	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
 
-	ready = poll(&pfd, 1, UNIT_TIMEOUT * 1000);
+	ready = poll(&pfd, 1, time_limit() * 1000);
 	kill(-pid, SIGKILL);
 	kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -346,7 +354,7 @@ static void explain(int status)
 
 	shared->failed = 1;
 	if (status == -1)
-		snprintf(reason, size, "not done after %d s", UNIT_TIMEOUT);
+		snprintf(reason, size, "not done after %d s", time_limit());
 	else if (WIFSIGNALED(status))
 		snprintf(reason, size, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
