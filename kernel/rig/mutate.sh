@@ -3,83 +3,97 @@
 #
 # Break the series in one place after the other: does a test notice?
 #
-#   mutate.sh DIR FRAGMENT... [-- NAME...]
+#   mutate.sh DIR FRAGMENT... [-- NUMBER...]
 #
-# A mutation is kernel/test/mutations/NAME.patch, which goes on top of the
-# series. "Found-by:" in it names tests of build/kernel/minor, of which one
-# has to fail, or the kernel has to complain. Its number is that of the patch
-# it is about. With -- only those of these names. Works in DIR, which is kept:
-# the first kernel built there takes minutes, the others seconds.
+# kernel/test/mutations says what can be broken, and has a patch for the kernel
+# with all of it; the kernel's command line says which. Each is a boot with the
+# tests that have to notice. With -- only those of these numbers. The tree and
+# the kernel are in DIR, and are kept.
 
 set -eu
 . "$(dirname "$0")/../../scripts/series.sh"
-# shellcheck disable=SC2154 # patches is series.sh's
 here=$(dirname "$0")
+mutations=$here/../test/mutations
 dir=$1
 shift
-fragments='' names=''
+fragments=''
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
 	fragments="$fragments $1"
 	shift
 done
 [ $# -eq 0 ] || shift
-names=$*
-tree=$dir/src
-rc=0
+wanted=$*
+passed=0
+failed=0
 
-[ -n "$names" ] || names=$(cd "$here/../test/mutations" && echo *.patch | sed 's/\.patch//g')
-
-# The tree is that of the series, whatever became of the last run.
-if [ ! -e "$dir/series" ] || ! cat "$SERIES_DIR/series" "$SERIES_DIR$patches"/* | cmp -s - "$dir/series"; then
-	rm -rf "$tree"
+# shellcheck disable=SC2154 # patches is series.sh's
+make_tree() {
 	mkdir -p "$dir"
-	unpack "$tree"
-	for name in $(series "$SERIES_DIR"); do
-		apply_patch "$tree" "$name"
-	done
-	cat "$SERIES_DIR/series" "$SERIES_DIR$patches"/* >"$dir/series"
-	rm -f "$dir/applied"
-fi
-
-undo() {
-	[ -e "$dir/applied" ] || return 0
-	patch -d "$tree" -R -p1 --fuzz=0 --batch --no-backup-if-mismatch <"$dir/applied" >/dev/null
-	rm "$dir/applied"
-}
-
-# verdict NAME TESTS: one of them failed, or the kernel had to say something.
-verdict() {
-	found=
-	for test in $2; do
-		! grep -qE "^not ok $test(:|\$)" "$dir/run/results" || found="$found $test"
-	done
-	[ -n "$found" ] || found=$(sed -nE 's/^not ok ([^:]*: the kernel logged.*)	.*/ \1/p' "$dir/run/results" | head -n 1)
-	if [ -n "$found" ]; then
-		echo "ok $1: found by$found"
-	else
-		echo "not ok $1: none of '$2' failed; $dir/run"
-		rc=1
+	cat "$SERIES_DIR/series" "$SERIES_DIR$patches"/* "$mutations/mutations.patch" | sha256sum >"$dir/key.new"
+	if cmp -s "$dir/key.new" "$dir/key"; then
+		return
 	fi
+	rm -rf "$dir/src" "$dir/key"
+	unpack "$dir/src"
+	for name in $(series "$SERIES_DIR"); do
+		apply_patch "$dir/src" "$name"
+	done
+	patch -d "$dir/src" -p1 --fuzz=0 --batch --forward <"$mutations/mutations.patch" >"$dir/patch.log" ||
+		die "mutations.patch does not apply on top of the series: $dir/patch.log"
+	mv "$dir/key.new" "$dir/key"
 }
 
-undo
-for name in $names; do
-	file=$here/../test/mutations/$name.patch
-	[ -e "$file" ] || die "there is no $file"
-	tests=$(sed -n 's/^Found-by: *//p' "$file")
-	cp "$file" "$dir/applied.new"
-	patch -d "$tree" -p1 --fuzz=0 --batch --forward --no-backup-if-mismatch \
-		<"$file" >"$dir/patch.log" || die "$name does not apply: $dir/patch.log"
-	mv "$dir/applied.new" "$dir/applied"
-	# shellcheck disable=SC2086 # one word per fragment
-	sh "$here/build.sh" "$tree" "$dir/obj" $fragments >"$dir/build.log" 2>&1 || {
-		cat "$dir/build.log" >&2
-		die "$name does not build"
-	}
+# boot NUMBER TESTS
+boot() {
 	rm -rf "$dir/run"
-	"$here/boot.py" --run "$dir/run" --env RIG_KERNEL=patched --env "RIG_TESTS=$tests" \
+	"$here/boot.py" --run "$dir/run" --append "uffd_mutation=$1" \
+		--env RIG_KERNEL=patched --env "RIG_TESTS=$2" \
 		"$dir/obj/bzImage" "$here/../test/guest/minor.sh" >"$dir/boot.log" 2>&1 || :
-	verdict "$name" "$tests"
-	undo
-done
-exit $rc
+}
+
+# found TESTS: those that failed; or else what the kernel had to say.
+found() {
+	_found=
+	for _test in $1; do
+		! grep -qE "^not ok $_test(:|\$)" "$dir/run/results" || _found="$_found $_test"
+	done
+	[ -n "$_found" ] || _found=$(sed -nE 's/^not ok (.*: the kernel logged.*)\t.*/ \1/p' "$dir/run/results" | head -n 1)
+	echo "$_found"
+}
+
+verdict() {
+	if [ "$1" = ok ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+	fi
+	echo "$*"
+}
+
+make_tree
+# shellcheck disable=SC2086 # one word per fragment
+sh "$here/build.sh" "$dir/src" "$dir/obj" $fragments
+
+# Not broken, it must pass what has to notice.
+if [ -z "$wanted" ]; then
+	boot 0 "$(sed -n 's/^[0-9].*: //p' "$mutations/list" | tr '\n' ' ')"
+	if grep -q '^not ok ' "$dir/run/results" || ! grep -q '^ok ' "$dir/run/results"; then
+		verdict not ok "nothing broken: see $dir/run"
+	else
+		verdict ok "nothing broken: $(grep -c '^ok ' "$dir/run/results") tests pass"
+	fi
+fi
+grep '^[0-9]' "$mutations/list" >"$dir/list"
+while read -r number rest; do
+	[ -z "$wanted" ] || echo " $wanted " | grep -q " $number " || continue
+	what=${rest%: *}
+	boot "$number" "${rest##*: }" </dev/null
+	by=$(found "${rest##*: }")
+	if [ -n "$by" ]; then
+		verdict ok "$number $what: found by$by"
+	else
+		verdict not ok "$number $what: not found by ${rest##*: }"
+	fi
+done <"$dir/list"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
