@@ -36,9 +36,10 @@ QEMU = "qemu-system-x86_64"
 RESULT = re.compile(r"(ok|not ok|skip) (\S.*)")
 MARKER = re.compile(r"rig: (begin|end) (\S+)")
 SPLAT = re.compile(
-    r"BUG: |kernel BUG at|WARNING: |Oops: |KASAN: |UBSAN: |general protection|Kernel panic|"
-    r"INFO: task .* blocked|INFO: rcu|rcu: INFO|INFO: possible |INFO: inconsistent |"
-    r"list_(add|del) corruption|double fault|refcount_t: |Bad page state")
+    r"BUG: |BUG \S+ \(|kernel BUG at|WARNING: |Oops: |Kernel panic|KASAN: |UBSAN: |"
+    r"general protection|double fault|INFO: task .* blocked|rcu: INFO|"
+    r"INFO: (rcu|possible|inconsistent|trying|lockdep) |corruption|pagealloc: |refcount_t: |"
+    r"Bad (page|swap) |Unused swap |Busy inodes")
 
 
 PR_SET_PDEATHSIG = 1

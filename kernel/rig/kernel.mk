@@ -49,7 +49,7 @@ build/kernel/src-plain/.tree build/kernel/src-patched/.tree: build/kernel/src-%/
 	$(Q)touch $@
 
 build/kernel/$(FLAVOUR)-plain/bzImage build/kernel/$(FLAVOUR)-patched/bzImage: \
-		build/kernel/$(FLAVOUR)-%/bzImage: build/kernel/src-%/.tree build/kernel/.$(FLAVOUR).key
+		build/kernel/$(FLAVOUR)-%/bzImage: build/kernel/src-%/.tree build/kernel/.$(FLAVOUR).key | build/.deps-kernel
 	@echo 'kernel $(FLAVOUR)-$*:'
 	$(Q)nice -n 5 sh kernel/rig/build.sh build/kernel/src-$* $(@D) $(kernel_config)
 

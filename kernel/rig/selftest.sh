@@ -55,8 +55,68 @@ expect_file() {
 	fi
 }
 
+# Lines of kernels that were not well, and of one that was.
+cat >"$dir/complaints" <<'EOT'
+[   12.345678] WARNING: CPU: 1 PID: 77 at mm/rmap.c:1154 page_add_file_rmap+0x1/0x2
+[   12.345678] WARNING: possible circular locking dependency detected
+[   12.345678] WARNING: suspicious RCU usage
+[   12.345678] BUG: unable to handle page fault for address: ffffc90000000000
+[   12.345678] BUG: kernel NULL pointer dereference, address: 0000000000000008
+[   12.345678] BUG: Bad rss-counter state mm:00000000 type:MM_SHMEMPAGES val:1
+[   12.345678] BUG: Bad page map in process minor  pte:800000010 pmd:10
+[   12.345678] BUG: sleeping function called from invalid context at mm/userfaultfd.c:1
+[   12.345678] BUG: soft lockup - CPU#0 stuck for 121s! [minor:77]
+[   12.345678] BUG: KASAN: use-after-free in handle_userfault+0x1/0x2
+[   12.345678] BUG kmalloc-64 (Not tainted): Redzone overwritten
+[   12.345678] kernel BUG at mm/userfaultfd.c:77!
+[   12.345678] general protection fault, probably for non-canonical address 0xdead
+[   12.345678] Oops: 0002 [#1] SMP
+[   12.345678] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100
+[   12.345678] INFO: task minor:77 blocked for more than 120 seconds.
+[   12.345678] rcu: INFO: rcu_sched self-detected stall on CPU
+[   12.345678] list_add corruption. prev->next should be next, but was 0
+[   12.345678] refcount_t: underflow; use-after-free.
+[   12.345678] pagealloc: memory corruption
+[   12.345678] get_swap_device: Bad swap file entry 3ffffffffffff
+[   12.345678] swap_info_get: Unused swap offset entry 00000000
+EOT
+cat >"$dir/harmless" <<'EOT'
+[    0.000000] Linux version 5.10.223 (rig@rig) #1 SMP 2000-01-01
+[    0.123456] rcu: Hierarchical RCU implementation.
+[    1.123456] 9pnet: Installing 9P2000 support
+[   12.345678] traps: minor[77] general exception ip:1 sp:2 error:0
+[   12.345678] minor[77]: segfault at 0 ip 1 sp 2 error 4 in minor[1+1]
+[   12.345678] Memory cgroup out of memory: Killed process 77 (minor)
+[   12.345678] sysrq: Resetting
+EOT
+
+# complains FILE: the lines of it that boot.py takes for complaints.
+complains() {
+	/usr/bin/python3 -B - "$1" <<'EOT'
+import sys
+sys.path.insert(0, "kernel/rig")
+import boot
+print("".join(line for line in open(sys.argv[1]) if boot.SPLAT.search(line)), end="")
+EOT
+}
+
+# same NAME FILE FILE
+same() {
+	if _diff=$(diff "$2" "$3"); then
+		echo "ok $1"
+	else
+		echo "not ok $1: $(echo "$_diff" | grep '^[<>]' | head -n 1)"
+		rc=1
+	fi
+}
+
 rc=0
-echo 1..16
+echo 1..18
+
+complains "$dir/complaints" >"$dir/found"
+same every_complaint_is_known "$dir/complaints" "$dir/found"
+complains "$dir/harmless" >"$dir/found"
+same harmless_lines_are_none /dev/null "$dir/found"
 
 guest_test good <<'EOT'
 echo ok good
