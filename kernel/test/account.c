@@ -10,10 +10,22 @@
 
 #define N 64
 
+#define BIG 1024
+
+/*
+ * The mm's own counter. Before 6.2 each thread keeps some of it to itself, up
+ * to 64 pages: what is less than that is no difference.
+ */
 static long rss_shmem(void)
 {
 	return file_kb("/proc/self/status", "RssShmem");
 }
+
+#define near(expr, want)                                                                                     \
+	do {                                                                                                 \
+		long _got = (expr), _want = (want);                                                          \
+		check(labs(_got - _want) <= 4 * 128, "%s is %ld kB, and not about %ld", #expr, _got, _want); \
+	} while (0)
 
 TEST(account_rss, 0)
 {
@@ -21,21 +33,22 @@ TEST(account_rss, 0)
 	long before;
 
 	for (int kind = 0; kind < KINDS; kind++) {
-		area_ready(&a, kind, N, BOTH);
-		fill(&a, 0, N, 1);
+		area_ready(&a, kind, BIG, BOTH);
+		fill(&a, 0, BIG, 1);
 		before = rss_shmem();
 		eq(smaps_kb(a.mem, "Rss"), 0);
-		must_continue(a.uffd, a.mem, N / 2 * PAGE);
-		eq(smaps_kb(a.mem, "Rss"), N / 2 * 4);
-		eq(rss_shmem(), before + N / 2 * 4);
+		must_continue(a.uffd, a.mem, BIG / 2 * PAGE);
+		eq(smaps_kb(a.mem, "Rss"), BIG / 2 * 4);
+		near(rss_shmem(), before + BIG / 2 * 4);
 		/* What fails counts nothing. */
-		continue_fails(a.uffd, a.mem, PAGE, EEXIST);
-		eq(rss_shmem(), before + N / 2 * 4);
-		must_continue(a.uffd, at(&a, N / 2), N / 2 * PAGE);
-		eq(smaps_kb(a.mem, "Rss"), N * 4);
-		eq(rss_shmem(), before + N * 4);
+		for (int i = 0; i < BIG / 2; i++)
+			continue_fails(a.uffd, at(&a, i), PAGE, EEXIST);
+		near(rss_shmem(), before + BIG / 2 * 4);
+		must_continue(a.uffd, at(&a, BIG / 2), BIG / 2 * PAGE);
+		eq(smaps_kb(a.mem, "Rss"), BIG * 4);
+		near(rss_shmem(), before + BIG * 4);
 		must(!munmap(a.mem, a.len));
-		eq(rss_shmem(), before);
+		near(rss_shmem(), before);
 		close(a.uffd);
 	}
 }
@@ -46,16 +59,17 @@ TEST(account_rss_private, 0)
 	struct area a;
 	long before = rss_shmem();
 
-	area_ready(&a, MEMFD_PRIVATE, N, BOTH);
-	fill(&a, 0, N, 1);
+	area_ready(&a, MEMFD_PRIVATE, BIG, BOTH);
+	fill(&a, 0, BIG, 1);
 	must_continue(a.uffd, a.mem, a.len);
-	eq(rss_shmem(), before + N * 4);
-	for (int i = 0; i < N; i++)
-		touch_native(a.uffd, at(&a, i), 1);
-	eq(rss_shmem(), before);
-	eq(smaps_kb(a.mem, "Anonymous"), N * 4);
+	near(rss_shmem(), before + BIG * 4);
+	for (int i = 0; i < BIG; i++)
+		at(&a, i)[4] = 1;
+	no_event(a.uffd);
+	near(rss_shmem(), before);
+	eq(smaps_kb(a.mem, "Anonymous"), BIG * 4);
 	must(!munmap(a.mem, a.len));
-	eq(rss_shmem(), before);
+	near(rss_shmem(), before);
 }
 
 TEST(account_blocks, 0)
@@ -107,7 +121,7 @@ TEST(account_no_leak, 0)
 			must_continue(a.uffd, a.mem, a.len);
 			must(!madvise(a.mem, a.len, MADV_DONTNEED));
 		}
-		eq(rss_shmem(), rss);
+		near(rss_shmem(), rss);
 		eq(blocks(a.fd), N);
 		for (int i = 0; i < N; i++)
 			page_has(door_at(&a, i), i, 1);
