@@ -190,10 +190,40 @@ TEST(hugetlb_private, NEEDS_HUGE)
 	expect_fault(a.uffd, a.mem, F_MINOR);
 	must_continue(a.uffd, a.mem, HUGE);
 	eq(touch_join(t), 1);
-	touch_native(a.uffd, a.mem + 5, 0x77);
-	eq(a.mem[5], 0x77);
-	eq(a.mem[6], 1);
+	touch_native(a.uffd, a.mem + 640, 0x77);
+	eq(a.mem[640], 0x77);
 	is_all(a.door, 1);
+	a.mem[640] = 1;
+	is_all(a.mem, 1);
+}
+
+#define GIB (1UL << 30)
+
+/* Mappings of one whole GiB of an object, side by side. */
+static void giant_mappings(struct area *a, int count)
+{
+	char *room = mmap(NULL, (count + 1) * GIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	must(room != MAP_FAILED);
+	room = (char *)(((uintptr_t)room + GIB - 1) & ~(GIB - 1));
+	*a = (struct area){ .door = room, .mem = room + GIB, .len = GIB };
+	a->fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	must(a->fd >= 0 && !ftruncate(a->fd, GIB));
+	for (int i = 0; i < count; i++) {
+		char *mem = room + i * GIB;
+
+		must(mmap(mem, GIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a->fd, 0) == mem);
+	}
+	a->uffd = uffd_open(0);
+}
+
+static void huge_event(struct area *a, char *mem, int value)
+{
+	struct toucher *t = touch_start(mem, READ);
+
+	expect_fault(a->uffd, mem, F_MINOR);
+	must_continue(a->uffd, mem, HUGE);
+	eq(touch_join(t), value);
 }
 
 /*
@@ -202,37 +232,35 @@ TEST(hugetlb_private, NEEDS_HUGE)
  */
 TEST(hugetlb_no_shared_tables, NEEDS_HUGE)
 {
-	const size_t gib = 1UL << 30;
 	struct area a;
-	char *room;
 
 	needs_feature();
-	room = mmap(NULL, 3 * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	must(room != MAP_FAILED);
-	room = (char *)(((uintptr_t)room + gib - 1) & ~(gib - 1));
-	a.fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
-	must(a.fd >= 0 && !ftruncate(a.fd, gib));
-	for (int i = 0; i < 2; i++)
-		must(mmap(room + i * gib, gib, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a.fd, 0) ==
-		     room + i * gib);
-	a.door = room;
-	a.mem = room + gib;
-	a.len = gib;
+	giant_mappings(&a, 2);
 	memset(a.door, 1, HUGE);
 	/* Shared by now, if they ever are: registering must undo it. */
 	is_all(a.mem, 1);
-	a.uffd = uffd_open(0);
 	eq(uffd_register(a.uffd, a.mem, a.len, MINOR, NULL), 0);
 	memset(a.door + HUGE, 2, HUGE);
 	check(!is_mapped(a.mem + HUGE), "mapped by the other mapping's fault");
-	touch_join(({
-		struct toucher *t = touch_start(a.mem + HUGE, READ);
-
-		expect_fault(a.uffd, a.mem + HUGE, F_MINOR);
-		must_continue(a.uffd, a.mem + HUGE, HUGE);
-		t;
-	}));
+	huge_event(&a, a.mem + HUGE, 2);
 	is_all(a.mem + HUGE, 2);
+}
+
+/* Nor do two share them that are both registered. */
+TEST(hugetlb_no_tables_shared_later, NEEDS_HUGE)
+{
+	struct area a;
+
+	needs_feature();
+	giant_mappings(&a, 3);
+	memset(a.door, 1, 2 * HUGE);
+	eq(uffd_register(a.uffd, a.mem, GIB, MINOR, NULL), 0);
+	eq(uffd_register(a.uffd, a.mem + GIB, GIB, MINOR, NULL), 0);
+	huge_event(&a, a.mem, 1);
+	huge_event(&a, a.mem + GIB, 1);
+	must_continue(a.uffd, a.mem + HUGE, HUGE);
+	check(!is_mapped(a.mem + GIB + HUGE), "mapped by CONTINUE in the other mapping");
+	huge_event(&a, a.mem + GIB + HUGE, 1);
 }
 
 /* COPY shares code with CONTINUE here too, and needs no minor faults. */
