@@ -3,6 +3,7 @@
  * Objects, their patterns, and what /proc tells of mappings.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,16 +225,38 @@ static size_t resident(struct area *a, size_t page, size_t count)
 }
 
 /*
- * Done when the object has swap entries for them, or nothing (a clean page is
- * dropped). What was written may stay in the swap cache: mincore() calls that
- * resident, though the object does not. A page that somebody held for a moment
- * is tried again.
- *
+ * Each processor keeps the pages it last touched in a list of its own, where
+ * none can be reclaimed. MADV_PAGEOUT empties the list of its processor first,
+ * also where there is nothing to reclaim. The last processor is where we stay.
+ */
+static void drain(cpu_set_t *before)
+{
+	char *nothing = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(nothing != MAP_FAILED);
+	must(!sched_getaffinity(0, sizeof(*before), before));
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		cpu_set_t one;
+
+		if (!CPU_ISSET(cpu, before))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		must(!sched_setaffinity(0, sizeof(one), &one));
+		must(!madvise(nothing, PAGE, MADV_PAGEOUT));
+	}
+	munmap(nothing, PAGE);
+}
+
+/*
  * MADV_PAGEOUT wants the page mapped where it is told, and nowhere else: that
  * is the registered mapping if the page is there, or else the door.
  */
 static void page_out_once(struct area *a, size_t page, size_t count)
 {
+	cpu_set_t before;
+
+	drain(&before);
 	must(!madvise(door_at(a, page), count * PAGE, MADV_DONTNEED));
 	for (size_t i = page; i < page + count; i++) {
 		char *where = is_mapped(at(a, i)) ? at(a, i) : door_at(a, i);
@@ -241,14 +264,21 @@ static void page_out_once(struct area *a, size_t page, size_t count)
 		(void)*(volatile char *)where;
 		must(!madvise(where, PAGE, MADV_PAGEOUT));
 	}
+	must(!sched_setaffinity(0, sizeof(before), &before));
 }
 
+/*
+ * Done when the object has swap entries for them, or nothing (a clean page is
+ * dropped). What was written may stay in the swap cache: mincore() calls that
+ * resident, though the object does not. A page that somebody held for a moment
+ * is tried again.
+ */
 void page_out(struct area *a, size_t page, size_t count)
 {
 	long end = now_ms() + wait_ms, again = 0;
 
 	while (resident(a, page, count) && smaps_kb(a->door, "Swap") * 1024 < (long)(count * PAGE)) {
-		check(now_ms() < end, "%zu of %zu pages are not reclaimed", resident(a, page, count), count);
+		check(now_ms() < end, "%zu of %zu pages are not reclaimed, %ld kB are; %ld kB mapped", resident(a, page, count), count, smaps_kb(a->door, "Swap"), smaps_kb(a->mem, "Rss"));
 		if (now_ms() >= again) {
 			page_out_once(a, page, count);
 			again = now_ms() + 200;
