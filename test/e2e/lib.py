@@ -277,16 +277,17 @@ def test(fn):
     return fn
 
 
-def main():
+def main(above="e2e"):
+    """above: what the tests' names begin with"""
     become_reaper()
     group = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     wanted = sys.argv[1:]
     tests = [t for t in TESTS if not wanted or t.__name__ in wanted]
-    logs = os.path.join(BUILD, "test-logs", "e2e")
+    logs = os.path.join(BUILD, "test-logs", above)
     failed = False
     print("1..%d" % len(tests), flush=True)
     for fn in tests:
-        name = "e2e/%s/%s" % (group, fn.__name__)
+        name = "%s/%s/%s" % (above, group, fn.__name__)
         where = tempfile.mkdtemp(prefix="lshm-")
         try:
             fn(where)
