@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
 #include <limits.h>
 
 #include "lshm_views.h"
@@ -118,11 +119,26 @@ static int child_main(void *arg)
 	return check_all(check_kind) || check_all(check_contents);
 }
 
+/* Since Linux 6.3; before, that kind is one like the first */
+static void check_flags(struct kind *k)
+{
+	int fd = memfd_create(k->name, k->flags);
+
+	if (fd >= 0) {
+		close(fd);
+	} else if (errno == EINVAL) {
+		test_msg("This kernel has no memfds with flags %#x\n", k->flags);
+		k->flags = 0;
+	}
+}
+
 int lshm_setup(void)
 {
 	unsigned int i;
 
 	memset(longest, 'n', LONGEST);
+	for (i = 0; i < NR_KINDS; i++)
+		check_flags(&kinds[i]);
 	for (i = 0; i < NR_KINDS; i++)
 		if (make(&kinds[i]))
 			return 1;
