@@ -60,7 +60,7 @@ class Guest:
                    "rootflags=trans=virtio,version=9p2000.L,cache=loose,msize=512000",
                    "console=ttyS0", "loglevel=7", "printk.devkmsg=on", "panic=-1", "oops=panic",
                    # Two slow processors that others use too are no bug.
-                   "watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=120",
+                   "watchdog_thresh=60", "no_timer_check", "rcupdate.rcu_cpu_stall_timeout=120",
                    "transparent_hugepage=madvise", "cryptomgr.notests", "net.ifnames=0",
                    f"init={INIT}", f"rig.repo={REPO}", f"rig.run={run}",
                    *(["rig.shell=1", "quiet"] if shell else []), *extra]
