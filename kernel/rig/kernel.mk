@@ -68,7 +68,8 @@ kernel-shell: build/kernel/$(FLAVOUR)-$(KIND)/bzImage kernel-tests
 
 # What the guest's tests run, which is built here.
 .PHONY: kernel-tests
-kernel-tests:
+kernel-tests: all criu-plain $(RIG) build/kernel/minor
+	$(Q)MAKEFLAGS= sh kernel/test/build.sh
 
 #
 # The series.

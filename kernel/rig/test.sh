@@ -14,7 +14,8 @@
 #   ACCEL     tcg, kvm, or auto: kvm where a guest comes to its end with it
 #
 # A line "# kernel: plain" or "# kernel: patched" in a test says where it runs;
-# with none, in both. A foreign kernel gets those for patched. The last line
+# with none, in both. A foreign kernel gets those for patched, and not those
+# for "series", which look at its source. The last line
 # is "N passed, N failed, N skipped"; logs are in build/kernel/run/KIND.
 
 set -u
@@ -65,8 +66,9 @@ for_kind() {
 	both) return 0 ;;
 	plain) [ "$1" = plain ] ;;
 	patched) [ "$1" != plain ] ;;
+	series) [ "$1" = patched ] ;;
 	*)
-		add "not ok $(basename "$2" .sh): '# kernel: $_only' is none of plain, patched, both"
+		add "not ok $(basename "$2" .sh): '# kernel: $_only' is none of plain, patched, series, both"
 		return 1
 		;;
 	esac

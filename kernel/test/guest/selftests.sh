@@ -3,7 +3,7 @@
 #
 # What the series brings along for the kernel's own tree: is all of the
 # interface documented, and do the kernel's selftests of userfaultfd pass?
-# kernel: patched
+# kernel: series
 # timeout: 240
 
 set -u
