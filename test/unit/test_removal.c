@@ -160,6 +160,8 @@ TEST_NS(dontneed_locked_keeps)
 {
 	struct step steps[] = { { 0, NR * PG, MADV_DONTNEED_LOCKED, true } };
 
+	if (madvise(unit_shared_alloc(PG), PG, MADV_DONTNEED_LOCKED))
+		unit_skip("MADV_DONTNEED_LOCKED: %s (Linux 5.18 has it)", strerror(errno));
 	setup(do_steps, steps);
 	CHECK_EQ(next_removal(0, NR), REMOVAL_KEEPS);
 	finish();
@@ -199,7 +201,9 @@ static void split_and_remove(char *addr, size_t pages, void *arg)
 {
 	(void)pages;
 	CHECK_SYS(mprotect(addr + 4 * PG, 4 * PG, PROT_READ));
-	CHECK_SYS(madvise(addr + 2 * PG, 10 * PG, *(int *)arg));
+	/* older kernels remove only where the mapping itself may be written */
+	if (madvise(addr + 2 * PG, 10 * PG, *(int *)arg))
+		CHECK(errno == EACCES && *(int *)arg == MADV_REMOVE);
 }
 
 /* One call over several mappings is an event for each */
