@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 
 #include "proc_scan.h"
 
@@ -101,8 +102,26 @@ static bool advice_raises_event(int advice)
 }
 
 /*
+ * Before Linux 5.16 x86 finds the function for wchan by frame pointers, and most
+ * kernels are built without these: it may be "0", or any word on the stack that
+ * looks like a function.
+ */
+static bool wchan_is_right(void)
+{
+	static int right = -1;
+	unsigned int major, minor;
+	struct utsname u;
+
+	if (right < 0)
+		right = !uname(&u) && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+			(major > 5 || (major == 5 && minor >= 16));
+
+	return right;
+}
+
+/*
  * Whether a blocked thread waits for its event to be read: all do so in one function
- * of fs/userfaultfd.c. Where the kernel does not tell ("0"), what call it is in.
+ * of fs/userfaultfd.c. Where the kernel does not tell, what call it is in.
  */
 static bool waits_for_reader(pid_t pid, pid_t tid, long nr)
 {
@@ -110,8 +129,10 @@ static bool waits_for_reader(pid_t pid, pid_t tid, long nr)
 
 	if (!read_thread_file(pid, tid, "wchan", buf, sizeof(buf)) || !strcmp(buf, "0"))
 		return call_raises_events(nr);
+	if (strstr(buf, "userfaultfd"))
+		return true;
 
-	return strstr(buf, "userfaultfd") != NULL;
+	return !wchan_is_right() && call_raises_events(nr);
 }
 
 /* "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */
