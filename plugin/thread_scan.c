@@ -127,12 +127,10 @@ static bool waits_for_reader(pid_t pid, pid_t tid, long nr)
 {
 	char buf[128];
 
-	if (!read_thread_file(pid, tid, "wchan", buf, sizeof(buf)) || !strcmp(buf, "0"))
+	if (!wchan_is_right() || !read_thread_file(pid, tid, "wchan", buf, sizeof(buf)) || !strcmp(buf, "0"))
 		return call_raises_events(nr);
-	if (strstr(buf, "userfaultfd"))
-		return true;
 
-	return !wchan_is_right() && call_raises_events(nr);
+	return strstr(buf, "userfaultfd") != NULL;
 }
 
 /* "nr arg0 arg1 arg2 ..." in hex but for nr, or "running" */

@@ -235,6 +235,7 @@ def watch(guest, limits, report, run, grace):
     # The guest sees to the limits of tests: this is for a guest that hangs.
     end = [time.monotonic() + grace]
     test, done = None, False
+    missing = dict(limits)
     for line in guest.lines(lambda: end[0]):
         word, _, rest = line.partition(" ")
         if word == "begin":
@@ -246,6 +247,7 @@ def watch(guest, limits, report, run, grace):
             name, status = rest.split()
             test.end(int(status), limits[name], report)
             test = None
+            del missing[name]
             end[0] = time.monotonic() + grace
         elif word == "status":
             done = rest == "0"
@@ -254,6 +256,10 @@ def watch(guest, limits, report, run, grace):
         why = "hangs" if guest.timed_out else "ended without a status"
         report.add(f"not ok {test.name if test else 'boot'}: the guest {why}, {where}",
                    guest.console)
+    elif missing:
+        # It came to its end, but did not have the whole list.
+        for name in missing:
+            report.add(f"not ok {name}: it was not run", guest.console)
     return done
 
 
@@ -277,9 +283,11 @@ def options():
 def main():
     args = options()
     args.run = os.path.realpath(args.run)
-    for path in (REPO, args.run):
+    for path in (REPO, args.run, *map(os.path.realpath, args.tests)):
         if re.search(r"\s", path):
             sys.exit(f"boot: white space in {path}: it can not be put on a kernel's command line")
+        if path.startswith(("/tmp/", "/run/", "/dev/")):
+            sys.exit(f"boot: {path}: the guest has a /tmp, /run and /dev of its own")
     shutil.rmtree(args.run, ignore_errors=True)
     os.makedirs(args.run)
     limits = prepare(args)

@@ -58,7 +58,8 @@ found() {
 	for _test in $1; do
 		! grep -qE "^not ok $_test(:|\$)" "$dir/run/results" || _found="$_found $_test"
 	done
-	[ -n "$_found" ] || _found=$(sed -nE 's/^not ok (.*: the kernel logged.*)\t.*/ \1/p' "$dir/run/results" | head -n 1)
+	[ -n "$_found" ] || _found=$(sed -nE 's/^not ok (.*: the kernel logged.*)\t.*/ \1/p' "$dir/run/results" |
+		grep -vE 'INFO: task|rcu|soft lockup' | head -n 1)
 	echo "$_found"
 }
 

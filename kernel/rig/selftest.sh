@@ -110,8 +110,34 @@ same() {
 	fi
 }
 
+# A guest that comes to its end, but has had only the first of two tests.
+ends_early() {
+	mkdir -p "$dir/early"
+	/usr/bin/python3 -B - "$dir/early" <<'EOT'
+import sys
+sys.path.insert(0, "kernel/rig")
+import boot
+
+class Guest:
+    console, timed_out = "console", False
+    def lines(self, deadline):
+        return ["begin one", "> ok one", "end one 0", "status 0"]
+
+report = boot.Report(sys.argv[1], "")
+boot.watch(Guest(), {"one": 1, "two": 1}, report, sys.argv[1], 1)
+sys.exit(0 if report.failed == 0 else 1)
+EOT
+}
+
 rc=0
-echo 1..18
+echo 1..19
+
+if ends_early >/dev/null; then
+	echo "not ok test_that_was_not_run: nothing failed"
+	rc=1
+else
+	expect test_that_was_not_run early '^not ok two: it was not run'
+fi
 
 complains "$dir/complaints" >"$dir/found"
 same every_complaint_is_known "$dir/complaints" "$dir/found"

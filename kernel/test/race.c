@@ -176,10 +176,13 @@ static void run(int kind, uint64_t features, bool zeros, long (*disturb)(struct 
 	settle(&r);
 }
 
-/* Write a page whole, as who fills the object does. */
+/*
+ * By stores: a write() over a page that somebody has meanwhile mapped may be
+ * seen byte by byte.
+ */
 static void refill(struct race *r, size_t page)
 {
-	fill(&r->a, page, 1, 1);
+	fill_page(door_at(&r->a, page), page, 1);
 }
 
 static long by_truncate(struct race *r, long n)

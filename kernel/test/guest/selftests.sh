@@ -43,14 +43,14 @@ documented() {
 
 build() {
 	mkdir -p /tmp/uapi/linux && cp "$src/$header" /tmp/uapi/linux/ &&
-		gcc -O1 -Wall -I /tmp/uapi -o "/tmp/$1" "$src/$tests/$1.c" -lpthread -lrt
+		gcc -Wall -I /tmp/uapi -o "/tmp/$1" "$src/$tests/$1.c" -lpthread -lrt
 }
 
 # minor TYPE: a line of ours for each of its own, of which there are four.
 minor() {
 	/tmp/uffd-minor "$1" >/tmp/out
 	_rc=$?
-	cat /tmp/out
+	sed 's/^/| /' /tmp/out
 	[ $_rc -eq 0 ] && [ "$(grep -c '^ok [1-4] ' /tmp/out)" -eq 4 ]
 }
 

@@ -34,25 +34,46 @@ static int protect_one(void)
 	return 0;
 }
 
+/* Room for so much, where a huge page can begin */
+static uint8_t *room(unsigned long len)
+{
+	uint8_t *to = mmap(NULL, len + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return to == MAP_FAILED ? NULL : to + (-(unsigned long)to & (HUGE - 1));
+}
+
+/* Old kernels have neither for huge pages: then it is no failure in the window */
+static bool pages_move, pages_drop;
+
+static int ask_kernel(void)
+{
+	uint8_t *to = room(HUGE);
+	struct lshm probe;
+
+	if (!to || lshm_map_huge_anon(&probe, 1))
+		return 1;
+	pages_drop = !madvise(probe.map, HUGE, MADV_DONTNEED);
+	pages_move = mremap(probe.map, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
+	if (!pages_drop || !pages_move)
+		test_msg("This kernel can not do all of it with huge pages\n");
+	return munmap(pages_move ? to : probe.map, HUGE);
+}
+
 /* To where nothing is mapped, as the next one to be read */
 static int move_some(void)
 {
 	unsigned long len = (NR - MOVED) * HUGE;
-	uint8_t *to;
+	uint8_t *to = room(len);
 
-	to = mmap(NULL, len + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (to == MAP_FAILED)
+	if (!to)
 		return 1;
-	to += -(unsigned long)to & (HUGE - 1);
 	moved = lshm_sub(&m, MOVED * HUGE_PAGES, (NR - MOVED) * HUGE_PAGES);
 	if (mremap(moved.map, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to) {
 		moved.map = to;
 		return 0;
 	}
-	if (errno == EINVAL) {
-		test_msg("This kernel does not move huge pages (Linux 5.16)\n");
+	if (errno == EINVAL && !pages_move)
 		return 0;
-	}
 	fail("can't move huge pages");
 	return 1;
 }
@@ -62,10 +83,8 @@ static int drop_mapping(void)
 {
 	if (!madvise(m.map + DROPPED * HUGE, HUGE, MADV_DONTNEED))
 		return 0;
-	if (errno == EINVAL) {
-		test_msg("This kernel has no MADV_DONTNEED for huge pages (Linux 5.18)\n");
+	if (errno == EINVAL && !pages_drop)
 		return 0;
-	}
 	fail("MADV_DONTNEED of a huge page is refused");
 	return 1;
 }
@@ -83,7 +102,7 @@ int lshm_setup(void)
 		skip("no huge pages to be had");
 		return LSHM_SKIP;
 	}
-	if (lshm_map_huge_memfd(&m, NR))
+	if (ask_kernel() || lshm_map_huge_memfd(&m, NR))
 		return 1;
 	lshm_fill(&m);
 	return 0;
