@@ -247,7 +247,7 @@ def watch(guest, limits, report, run, grace):
             name, status = rest.split()
             test.end(int(status), limits[name], report)
             test = None
-            del missing[name]
+            missing.pop(name, None)
             end[0] = time.monotonic() + grace
         elif word == "status":
             done = rest == "0"
