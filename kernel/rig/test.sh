@@ -11,6 +11,7 @@
 #   KINDS     the kernels: plain, patched, or foreign-ID
 #   SRC       the first kernel's source
 #   FLAVOUR   base, debug
+#   FULL      if it is not empty, tests that have more to them run all of it
 #   ACCEL     tcg, kvm, or auto: kvm where a guest comes to its end with it
 #
 # A line "# kernel: plain" or "# kernel: patched" in a test says where it runs;
@@ -116,6 +117,7 @@ run_kind() {
 	echo "$label ($FLAVOUR, $accel):"
 	kernel/rig/boot.py --run "$run/$kind" --label "$label/" --accel "$accel" --scale "$scale" \
 		--env "RIG_KERNEL=$label" --env "RIG_FLAVOUR=$FLAVOUR" --env "RIG_SCALE=$scale" \
+		--env "FULL=${FULL:-}" \
 		"$(image "$kind")" "$@"
 	rc=$?
 	cat "$run/$kind/results" >>"$results"
