@@ -286,7 +286,7 @@ def main():
     for path in (REPO, args.run, *map(os.path.realpath, args.tests)):
         if re.search(r"\s", path):
             sys.exit(f"boot: white space in {path}: it can not be put on a kernel's command line")
-        if path.startswith(("/tmp/", "/run/", "/dev/")):
+        if path.startswith(("/tmp/", "/run/", "/dev/")) and not (path + "/").startswith(REPO + "/"):
             sys.exit(f"boot: {path}: the guest has a /tmp, /run and /dev of its own")
     shutil.rmtree(args.run, ignore_errors=True)
     os.makedirs(args.run)

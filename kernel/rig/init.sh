@@ -49,6 +49,9 @@ fi
 umount -l /.oldroot && rmdir /.oldroot
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+# The repository may be where the guest gets a /tmp, a /run and a /dev of its own.
+repo=$(argument rig.repo)
+mkdir /.repo && mount --bind "$repo" /.repo || die "no $repo"
 mount -t devtmpfs -o mode=755 dev /dev
 mkdir -p /dev/pts /dev/shm /dev/mqueue /dev/hugepages
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
@@ -63,7 +66,8 @@ ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 ln -sfn pts/ptmx /dev/ptmx
 
-repo=$(argument rig.repo)
+[ -e "$repo/kernel/rig/init.sh" ] || { mkdir -p "$repo" && mount --bind /.repo "$repo"; }
+umount /.repo && rmdir /.repo
 dir=$(argument rig.run)
 cd "$repo" || die "no $repo"
 hostname rig 2>/dev/null || echo rig >/proc/sys/kernel/hostname
