@@ -51,7 +51,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 # The repository may be where the guest gets a /tmp, a /run and a /dev of its own.
 repo=$(argument rig.repo)
-mkdir /.repo && mount --bind "$repo" /.repo || die "no $repo"
+{ mkdir /.repo && mount --bind "$repo" /.repo; } || die "no $repo"
 mount -t devtmpfs -o mode=755 dev /dev
 mkdir -p /dev/pts /dev/shm /dev/mqueue /dev/hugepages
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
