@@ -132,40 +132,9 @@ run_group() {
 	esac
 }
 
-# allowed SKIP-LINE: does test/allowed-skips list the test?
-allowed() {
-	_name=${1#skip }
-	_name=${_name%%:*}
-	_name=${_name%% *}
-	grep -v '^#' test/allowed-skips 2>/dev/null | cut -d' ' -f1 | grep -qxF "$_name"
-}
-
 [ $# -gt 0 ] || set -- unit e2e oracle zdtm
 for group in "$@"; do
 	run_group "$group"
 done
 
-echo
-bad=0
-tab=$(printf '\t')
-while IFS=$tab read -r line log; do
-	case $line in
-	"not ok "*) why=FAILED ;;
-	"skip "*)
-		allowed "$line" && continue
-		why="SKIPPED, BUT MUST RUN"
-		;;
-	*) continue ;;
-	esac
-	bad=1
-	line=${line#not ok }
-	echo "$why: ${line#skip }"
-	echo "    log: $log"
-done <"$logs/results"
-
-passed=$(grep -c '^ok ' "$logs/results")
-failed=$(grep -c '^not ok ' "$logs/results")
-skipped=$(grep -c '^skip ' "$logs/results")
-[ "$passed" -gt 0 ] || bad=1
-echo "$passed passed, $failed failed, $skipped skipped"
-exit $bad
+exec test/summary.sh "$logs/results" test/allowed-skips

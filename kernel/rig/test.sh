@@ -142,33 +142,4 @@ for kind in $KINDS; do
 	run_kind "$kind"
 done
 
-# allowed SKIP-LINE: is the test listed?
-allowed() {
-	_name=${1#skip }
-	_name=${_name%%:*}
-	grep -v '^#' kernel/test/allowed-skips 2>/dev/null | cut -d' ' -f1 | grep -qxF "$_name"
-}
-
-echo
-bad=0
-tab=$(printf '\t')
-while IFS=$tab read -r line log; do
-	case $line in
-	"not ok "*) why=FAILED ;;
-	"skip "*)
-		allowed "$line" && continue
-		why="SKIPPED, BUT MUST RUN"
-		;;
-	*) continue ;;
-	esac
-	bad=1
-	line=${line#not ok }
-	echo "$why: ${line#skip }"
-	echo "    log: $log"
-done <"$results"
-passed=$(grep -c '^ok ' "$results")
-failed=$(grep -c '^not ok ' "$results")
-skipped=$(grep -c '^skip ' "$results")
-[ "$passed" -gt 0 ] || bad=1
-echo "$passed passed, $failed failed, $skipped skipped"
-exit $bad
+exec test/summary.sh "$results" kernel/test/allowed-skips
