@@ -2,6 +2,7 @@
 /*
  * The plugin's face to CRIU: hooks, settings, and what each stage needs.
  *
+ * dump        SHMEM_LEAVE: what the page server can serve is left to it
  * restore     SHMEM_LAZY decides which objects are lazy, CRIU does the rest
  * lazy-pages  everything else: objects and tasks are announced, the tasks are
  *             resumed, faults and completed jobs drive the event loop
@@ -24,6 +25,7 @@
 #define MAX_WORKERS 64
 
 static bool active; /* in this stage */
+static bool leaves; /* a dump leaves shared memory to its page server */
 
 /* Why nothing is lazy in this run, or NULL */
 static const char *why_inactive(void)
@@ -41,17 +43,29 @@ static const char *why_inactive(void)
 	return NULL;
 }
 
+static bool concerns_us(int stage)
+{
+	return stage == CR_PLUGIN_STAGE__LAZY_PAGES ||
+	       ((stage == CR_PLUGIN_STAGE__RESTORE || stage == CR_PLUGIN_STAGE__DUMP) && opts.lazy_pages);
+}
+
 static int lazy_shmem_init(int stage)
 {
 	const char *setting = getenv("CRIU_LAZY_SHMEM");
 	const char *why;
 
-	if (stage != CR_PLUGIN_STAGE__LAZY_PAGES && !(stage == CR_PLUGIN_STAGE__RESTORE && opts.lazy_pages))
+	if (!concerns_us(stage))
 		return 0;
 
 	if (setting && *setting && strcmp(setting, "on") && strcmp(setting, "off")) {
 		pr_err("CRIU_LAZY_SHMEM is '%s', but can be 'on' (the default) or 'off'\n", setting);
 		return -1;
+	}
+
+	/* the kernel needs no minor faults here, but at the destination */
+	if (stage == CR_PLUGIN_STAGE__DUMP) {
+		leaves = !setting || strcmp(setting, "off") != 0;
+		return 0;
 	}
 
 	why = why_inactive();
@@ -68,6 +82,17 @@ static void lazy_shmem_fini(int stage, int ret)
 }
 
 CR_PLUGIN_REGISTER("lazy_shmem", lazy_shmem_init, lazy_shmem_fini)
+
+/*
+ * Dump
+ */
+
+static int shmem_leave(const struct cr_shmem_object *obj)
+{
+	(void)obj;
+	return leaves ? 0 : -ENOTSUP;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LEAVE, shmem_leave)
 
 /*
  * Restore
