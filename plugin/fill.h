@@ -15,6 +15,8 @@
 #define FILL_UNIT (512UL << 10)
 #define FILL_SEGS 64 /* in such a piece */
 
+#define SEG_REMOTE -1 /* instead of a descriptor: the same offset of object shmid at the page server */
+
 /* One run to copy: lengths and offsets in bytes. */
 struct fill_seg {
 	uint64_t off;	  /* in the object */
@@ -28,6 +30,7 @@ enum fill_result {
 	FILL_READ_ERROR,  /* err: errno of reading the image */
 	FILL_SHORT,	  /* the image ends before the segment does */
 	FILL_WRITE_ERROR, /* err: errno of writing to the object */
+	FILL_LANE_DIED,	  /* err: wait status of the process that had the job, see lane.h */
 };
 
 enum fill_way {
@@ -44,8 +47,11 @@ enum fill_way {
 struct fill_job {
 	struct fill_job *next; /* the pool's */
 	void *owner;	       /* the submitter's */
+	uint64_t cookie;       /* the lane's, see lane.h; and so is urgent */
+	int urgent;
 	int background;	       /* the submitter's: no fault waited for it */
 	int obj_fd;
+	uint32_t shmid; /* of the object */
 	enum fill_way way;
 	uint64_t obj_size; /* bytes; segments may end behind it, in the same page */
 	uint64_t off, len; /* bytes of the object, all segments are in there */
