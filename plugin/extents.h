@@ -12,8 +12,8 @@
 struct extent {
 	uint64_t off; /* in the object */
 	uint64_t len;
-	uint64_t src_off; /* in src_fd */
-	int src_fd;	  /* borrowed */
+	uint64_t src_off; /* in src_fd; if that is SEG_REMOTE, then off */
+	int src_fd;	  /* borrowed; or SEG_REMOTE, see fill.h */
 };
 
 /* Sorted by off, not overlapping. Zero-initialised is empty. */

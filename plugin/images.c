@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "criu_internals.h"
 
+#include "fill.h"
 #include "images.h"
 
 struct images {
@@ -21,32 +23,69 @@ static struct {
 	uint64_t limit; /* bytes of the object, in whole pages */
 } noting;
 
-/* Stands in for pr->maybe_read_page(): the pages would be at pr->pi_off in pr->pi */
+/* Never img_raw_fd() of an image that is not there: it looks at fields that were not set */
+static bool has_pages_image(const struct page_read *pr)
+{
+	return pr->pi && !empty_image(pr->pi);
+}
+
+/* The pages are at pr->pi_off in pr->pi */
+static int locate_local(struct page_read *pr, struct extent *e)
+{
+	struct stat st;
+
+	e->src_fd = img_raw_fd(pr->pi);
+	e->src_off = (uint64_t)pr->pi_off;
+	if (e->src_fd < 0 || fstat(e->src_fd, &st)) {
+		pr_err("Object %#x: can't use pages-%u.img for offset %#" PRIx64 "\n", noting.shmid, pr->pages_img_id,
+		       e->off);
+		return -1;
+	}
+
+	if (e->len > (uint64_t)st.st_size || e->src_off > (uint64_t)st.st_size - e->len) {
+		pr_err("Object %#x: pages-%u.img has %" PRId64 " bytes, too short for the %" PRIu64
+		       " at %#" PRIx64 " which belong at offset %#" PRIx64 "; copy the images again\n",
+		       noting.shmid, pr->pages_img_id, (int64_t)st.st_size, e->len, e->src_off, e->off);
+		return -1;
+	}
+	return 0;
+}
+
+/* The pages are not here: the page server knows them by their offset in the object */
+static int locate_remote(const struct page_read *pr, struct extent *e)
+{
+	if (opts.use_page_server) {
+		e->src_fd = SEG_REMOTE;
+		e->src_off = e->off;
+		return 0;
+	}
+
+	if (pagemap_present(pr->pe))
+		pr_err("Object %#x: no pages-%u.img for offset %#" PRIx64 "; copy it to the images directory"
+		       ", or if a page server has it: criu lazy-pages needs --page-server --address --port\n",
+		       noting.shmid, pr->pages_img_id, e->off);
+	else
+		pr_err("Object %#x: contents of offset %#" PRIx64
+		       " are on the page server: criu lazy-pages needs --page-server --address --port\n",
+		       noting.shmid, e->off);
+	return -1;
+}
+
+/* Stands in for pr->maybe_read_page(). pr->pi_off is where the pages of the next entry that has any are. */
 static int note_pages(struct page_read *pr, unsigned long vaddr, int nr, void *buf, unsigned flags)
 {
-	struct extent e = {
-		.off = vaddr,
-		.len = (uint64_t)nr * PAGE_SIZE,
-		.src_off = (uint64_t)pr->pi_off,
-		.src_fd = img_raw_fd(pr->pi),
-	};
-	struct stat st;
+	struct extent e = { .off = vaddr, .len = (uint64_t)nr * PAGE_SIZE };
 	int ret;
 
 	(void)buf;
 	(void)flags;
 
-	if (e.src_fd < 0 || fstat(e.src_fd, &st)) {
-		pr_err("Object %#x: no pages-%u.img for offset %#" PRIx64 "\n", noting.shmid, pr->pages_img_id, e.off);
+	if (pagemap_present(pr->pe) && has_pages_image(pr))
+		ret = locate_local(pr, &e);
+	else
+		ret = locate_remote(pr, &e);
+	if (ret)
 		return -1;
-	}
-
-	if (e.len > (uint64_t)st.st_size || e.src_off > (uint64_t)st.st_size - e.len) {
-		pr_err("Object %#x: pages-%u.img has %" PRId64 " bytes, too short for the %" PRIu64
-		       " at %#" PRIx64 " which belong at offset %#" PRIx64 "; copy the images again\n",
-		       noting.shmid, pr->pages_img_id, (int64_t)st.st_size, e.len, e.src_off, e.off);
-		return -1;
-	}
 
 	ret = extents_add(noting.ex, &e, noting.limit, PAGE_SIZE);
 	if (ret) {
@@ -55,7 +94,8 @@ static int note_pages(struct page_read *pr, unsigned long vaddr, int nr, void *b
 		return -1;
 	}
 
-	pr->pi_off += (off_t)e.len;
+	if (pagemap_present(pr->pe))
+		pr->pi_off += (off_t)e.len;
 	return 0;
 }
 
@@ -93,7 +133,7 @@ static int check_pagemap(struct page_read *pr, uint32_t shmid, uint64_t limit)
 			       shmid, i, prev_end, limit);
 			return -1;
 		}
-		if (!(pe->flags & (PE_PRESENT | PE_PARENT))) {
+		if (!(pe->flags & (PE_PRESENT | PE_PARENT | PE_LAZY))) {
 			pr_err("Object %#x: the images have no contents for offset %#" PRIx64 "\n", shmid, pe->vaddr);
 			return -1;
 		}

@@ -7,9 +7,13 @@
 #include "extents.h"
 
 /*
- * Contents of objects from local images, parents included. CRIU's page_read
- * does the work, with the function that would read a page replaced by one that
- * notes where it is.
+ * Where the contents of objects are: in local images, parents included, or with
+ * --page-server also on the page server. CRIU's page_read does the work, with the
+ * function that would read a page replaced by one that notes where it is.
+ *
+ * On the page server is what the dump left there (PE_LAZY, no contents), and what a
+ * pages image has that is not in the images directory: a page server that works from
+ * images has it, and nobody needs to copy it.
  */
 struct images;
 
