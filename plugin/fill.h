@@ -27,10 +27,12 @@ struct fill_seg {
 
 enum fill_result {
 	FILL_OK,
-	FILL_READ_ERROR,  /* err: errno of reading the image */
-	FILL_SHORT,	  /* the image ends before the segment does */
-	FILL_WRITE_ERROR, /* err: errno of writing to the object */
-	FILL_LANE_DIED,	  /* err: wait status of the process that had the job, see lane.h */
+	FILL_READ_ERROR,   /* err: errno of reading the image */
+	FILL_SHORT,	   /* the image ends before the segment does */
+	FILL_WRITE_ERROR,  /* err: errno of writing to the object */
+	FILL_LANE_DIED,	   /* err: wait status of the process that had the job, see lane.h */
+	FILL_PEER_LOST,	   /* err: what became of the connection to the page server, EPROTO: it lied */
+	FILL_PEER_REFUSED, /* the page server will not send it */
 };
 
 enum fill_way {
@@ -49,7 +51,7 @@ struct fill_job {
 	void *owner;	       /* the submitter's */
 	uint64_t cookie;       /* the lane's, see lane.h; and so is urgent */
 	int urgent;
-	int background;	       /* the submitter's: no fault waited for it */
+	int background; /* the submitter's: no fault waited for it */
 	int obj_fd;
 	uint32_t shmid; /* of the object */
 	enum fill_way way;
