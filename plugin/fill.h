@@ -52,6 +52,7 @@ struct fill_job {
 	uint64_t cookie;       /* the lane's, see lane.h; and so is urgent */
 	int urgent;
 	int background; /* the submitter's: no fault waited for it */
+	int remote;	/* the submitter's: some segment is SEG_REMOTE */
 	int obj_fd;
 	uint32_t shmid; /* of the object */
 	enum fill_way way;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include "fill.h"
 #include "filling.h"
 #include "object.h"
+#include "route.h"
 #include "task.h"
 
 /* The daemon looks for tasks that vanished once in so many jobs */
@@ -20,7 +22,6 @@ static struct fill_pool *pool;
 static struct epoll_rfd pool_rfd;
 static unsigned int nr_workers;
 static int epoll_fd = -1;
-static unsigned int nr_background; /* jobs submitted for no fault */
 static unsigned int nr_reaped;
 
 static unsigned long job_pages(const struct fill_job *job)
@@ -54,6 +55,7 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 	*job = (struct fill_job){
 		.owner = obj,
 		.off = off,
+		.shmid = obj->shmid,
 		.way = object_is_huge(obj) ? FILL_MAPPED : FILL_PWRITE,
 		.obj_fd = obj->fd,
 		.obj_size = obj->size,
@@ -63,7 +65,12 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 	     e = extents_next(&obj->extents, e)) {
 		uint64_t from = e->off > off ? e->off : off;
 		uint64_t to = e->off + e->len < end ? e->off + e->len : end;
+		bool remote = e->src_fd == SEG_REMOTE;
 
+		/* who fetches pages does not read images as well, unless it must: a huge page is one job */
+		if (job->nr_segs && remote != job->remote && !object_is_huge(obj))
+			break;
+		job->remote |= remote;
 		job->segs[job->nr_segs++] = (struct fill_seg){
 			.off = from,
 			.src_off = e->src_off + (from - e->off),
@@ -81,6 +88,7 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 /* Submits the next piece of obj for no fault; false if there is none. */
 static bool submit_background(struct object *obj)
 {
+	const struct extent *e;
 	struct fill_job *job;
 	unsigned long page;
 
@@ -93,6 +101,10 @@ static bool submit_background(struct object *obj)
 	if (page == obj->map.pages)
 		return false;
 
+	e = extents_from(&obj->extents, (uint64_t)page * obj->page_size);
+	if (!route_is_idle(obj, e && e->src_fd == SEG_REMOTE))
+		return false;
+
 	job = make_job(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)));
 	if (!job) {
 		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * obj->page_size);
@@ -102,8 +114,7 @@ static bool submit_background(struct object *obj)
 
 	obj->cursor = page + job_pages(job);
 	job->background = 1;
-	nr_background++;
-	fill_submit(pool, job, 0);
+	route_submit(pool, job);
 	return true;
 }
 
@@ -112,11 +123,9 @@ void filling_more(void)
 	struct object *obj, *n;
 	bool some = true;
 
-	while (some && nr_background < 2 * nr_workers) {
+	while (some) {
 		some = false;
 		list_for_each_entry_safe(obj, n, &objects, l) {
-			if (nr_background == 2 * nr_workers)
-				break;
 			if (submit_background(obj)) {
 				some = true;
 				/* who was served goes to the end */
@@ -128,6 +137,8 @@ void filling_more(void)
 
 static void job_failed(struct object *obj, const struct fill_job *job)
 {
+	char why[PATH_MAX + 128];
+
 	if (obj->state != OBJECT_FILLING)
 		return;
 
@@ -141,24 +152,37 @@ static void job_failed(struct object *obj, const struct fill_job *job)
 		       "; were they truncated during restore?\n",
 		       obj->shmid, job->err_off);
 		break;
+	case FILL_LANE_DIED:
+		pr_err("Object %#x: can't get the contents of offset %#" PRIx64 ": the process that brings them %s\n",
+		       obj->shmid, job->err_off, route_why_died(obj, job->err, why, sizeof(why)));
+		break;
+	case FILL_PEER_LOST:
+		pr_err("Object %#x: the page server was lost before the contents of offset %#" PRIx64
+		       " came: %s; is the source still there? See its log and the lines above\n",
+		       obj->shmid, job->err_off, strerror(job->err));
+		break;
+	case FILL_PEER_REFUSED:
+		pr_err("Object %#x: the page server refuses the contents of offset %#" PRIx64 "; see its log\n", obj->shmid,
+		       job->err_off);
+		break;
 	default:
 		pr_err("Object %#x: can't store the contents of offset %#" PRIx64
-		       ": %s; check memory and the limits of this daemon's cgroup\n",
-		       obj->shmid, job->err_off, strerror(job->err));
+		       ": %s; check memory and the limits of the cgroup of %s\n",
+		       obj->shmid, job->err_off, strerror(job->err), route_cgroup(obj));
 		break;
 	}
 	object_fail(obj);
 }
 
-static void reap(void)
+static void reap(struct fill_job *jobs)
 {
 	struct fill_job *job, *next;
 
-	for (job = fill_reap(pool); job; job = next) {
+	for (job = jobs; job; job = next) {
 		struct object *obj = job->owner;
 
 		next = job->next;
-		nr_background -= (unsigned int)job->background;
+		route_done(job);
 		if (job->result == FILL_OK)
 			object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
 		else
@@ -170,7 +194,21 @@ static void reap(void)
 	}
 }
 
-/* Jobs are done, or somebody called filling_kick() */
+int filling_event(void)
+{
+	tasks_retry();
+	reap(fill_reap(pool));
+	reap(routes_reap());
+	filling_more();
+	if (objects_started())
+		routes_trim();
+	if (objects_answer_commit())
+		return -1;
+
+	return tasks_some_dropped();
+}
+
+/* Jobs of the threads are done, or somebody called filling_kick() */
 static int pool_event(struct epoll_rfd *rfd)
 {
 	uint64_t n;
@@ -180,13 +218,7 @@ static int pool_event(struct epoll_rfd *rfd)
 		return -1;
 	}
 
-	tasks_retry();
-	reap();
-	filling_more();
-	if (objects_answer_commit())
-		return -1;
-
-	return tasks_some_dropped();
+	return filling_event();
 }
 
 void filling_kick(void)
@@ -197,14 +229,16 @@ void filling_kick(void)
 		pr_perror("Can't write eventfd");
 }
 
-void filling_init(int epollfd, unsigned int workers)
+void filling_init(int epollfd, unsigned int workers, uint64_t remote_ahead)
 {
 	epoll_fd = epollfd;
 	nr_workers = workers;
+	routes_init(epollfd, workers, remote_ahead);
 }
 
 void filling_fini(void)
 {
+	routes_fini();
 	fill_pool_destroy(pool);
 	pool = NULL;
 }
@@ -227,7 +261,8 @@ int filling_start(void)
 	if (!epoll_add_rfd(epoll_fd, &pool_rfd))
 		return 0;
 
-	filling_fini();
+	fill_pool_destroy(pool);
+	pool = NULL;
 	return -1;
 }
 
@@ -249,7 +284,7 @@ int filling_urgent(struct object *obj, unsigned long page)
 
 	if (page_map_get(&obj->map, page) != PAGE_EMPTY) {
 		/* on its way; if it is still queued, then before all others */
-		fill_promote(pool, obj, (uint64_t)page * obj->page_size);
+		route_promote(pool, obj, (uint64_t)page * obj->page_size);
 		return 0;
 	}
 
@@ -258,7 +293,7 @@ int filling_urgent(struct object *obj, unsigned long page)
 		job = make_urgent_job(obj, page);
 		if (!job)
 			return -ENOMEM;
-		fill_submit(pool, job, 1);
+		route_submit(pool, job);
 	}
 	return 0;
 }

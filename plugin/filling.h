@@ -2,6 +2,8 @@
 #ifndef LSHM_FILLING_H
 #define LSHM_FILLING_H
 
+#include <stdint.h>
+
 struct object;
 
 /*
@@ -9,8 +11,8 @@ struct object;
  * back what has become of them. Here is the policy. The event loop's alone.
  */
 
-/* Where events are waited for, and how many threads may fill. */
-void filling_init(int epollfd, unsigned int workers);
+/* Where events are waited for, how many threads may fill, and how many bytes are asked of a page server ahead. */
+void filling_init(int epollfd, unsigned int workers, uint64_t remote_ahead);
 
 /* Starts the workers, if they are not there yet. After guard_start(). 0, or -1 with the reason logged. */
 int filling_start(void);
@@ -26,6 +28,9 @@ int filling_urgent(struct object *obj, unsigned long page);
  * userfaultfds, and look for tasks that are not busy any more.
  */
 void filling_kick(void);
+
+/* Looks for jobs that are done, and all that follows from it: what a read_event() returns. */
+int filling_event(void);
 
 /* Lets the workers finish what they have in hand, and ends them. */
 void filling_fini(void);

@@ -24,6 +24,10 @@
 #define MIN_WORKERS 2
 #define MAX_WORKERS 64
 
+/* What is asked of a page server before what was asked has come, in KiB */
+#define DEFAULT_INFLIGHT 2048
+#define MAX_INFLIGHT	 (1 << 20)
+
 static bool active; /* in this stage */
 static bool leaves; /* a dump leaves shared memory to its page server */
 
@@ -119,27 +123,30 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LAZY, shmem_lazy)
  * The lazy-pages daemon
  */
 
-/* At least two, so that a slow read does not stop everything */
-static int workers(unsigned int *nr)
+/* A number from the environment; *nr stays as it is if there is none */
+static int setting(const char *name, long max, long *nr)
 {
-	const char *setting = getenv("CRIU_LAZY_SHMEM_WORKERS");
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *text = getenv(name);
 	char *end;
 
-	if (setting && *setting) {
-		cpus = strtol(setting, &end, 10);
-		if (*end || cpus < 1 || cpus > MAX_WORKERS) {
-			pr_err("CRIU_LAZY_SHMEM_WORKERS is '%s', but must be a number from 1 to %d\n", setting, MAX_WORKERS);
-			return -1;
-		}
-	} else if (cpus < MIN_WORKERS) {
-		cpus = MIN_WORKERS;
-	} else if (cpus > MAX_WORKERS) {
-		cpus = MAX_WORKERS;
-	}
+	if (!text || !*text)
+		return 0;
 
-	*nr = (unsigned int)cpus;
-	return 0;
+	*nr = strtol(text, &end, 10);
+	if (!*end && *nr >= 1 && *nr <= max)
+		return 0;
+
+	pr_err("%s is '%s', but must be a number from 1 to %ld\n", name, text, max);
+	return -1;
+}
+
+/* At least two, so that a slow read does not stop everything */
+static long default_workers(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < MIN_WORKERS ? MIN_WORKERS : cpus > MAX_WORKERS ? MAX_WORKERS :
+								       cpus;
 }
 
 /* Each task, children included, is a descriptor or two */
@@ -155,16 +162,17 @@ static void raise_fd_limit(void)
 
 static int start(int epollfd)
 {
-	unsigned int nr;
+	long workers = default_workers(), inflight = DEFAULT_INFLIGHT;
 
 	if (!active)
 		return -ENOTSUP;
-	if (workers(&nr))
+	if (setting("CRIU_LAZY_SHMEM_WORKERS", MAX_WORKERS, &workers) ||
+	    setting("CRIU_LAZY_SHMEM_INFLIGHT", MAX_INFLIGHT, &inflight))
 		return -1;
 
 	raise_fd_limit();
 	guard_init(epollfd);
-	filling_init(epollfd, nr);
+	filling_init(epollfd, (unsigned int)workers, (uint64_t)inflight << 10);
 	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)

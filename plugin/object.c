@@ -15,6 +15,7 @@
 #include "guard.h"
 #include "images.h"
 #include "object.h"
+#include "route.h"
 #include "task.h"
 
 LIST_HEAD(objects);
@@ -194,7 +195,7 @@ static void complete_if_filled(struct object *obj)
 }
 
 /* The guard is made before the pool: it must not have threads */
-static int start_helpers(struct object *obj)
+static int start_helpers(struct object *obj, pid_t opener)
 {
 	int err;
 
@@ -207,6 +208,8 @@ static int start_helpers(struct object *obj)
 		return -1;
 	}
 
+	if (route_of(obj, opener))
+		return -1;
 	return obj->delivery == CR_SHMEM_LAZY ? 0 : filling_start();
 }
 
@@ -232,13 +235,20 @@ int object_add(const struct cr_shmem_object *desc, int fd)
 	obj->state = OBJECT_FILLING;
 	clock_gettime(CLOCK_MONOTONIC, &obj->began);
 
-	if (open_contents(obj) || identify(obj, fd) || reserve_huge_pages(obj, fd) || start_helpers(obj)) {
+	if (open_contents(obj) || identify(obj, fd) || reserve_huge_pages(obj, fd) || start_helpers(obj, desc->opener)) {
+		object_free(obj);
+		return -1;
+	}
+
+	list_add_tail(&obj->l, &objects);
+	/* what is filled at once must not wait for COMMIT to find that there is no room */
+	if (obj->delivery == CR_SHMEM_BEFORE_RESUME && routes_check_room(NULL)) {
+		list_del(&obj->l);
 		object_free(obj);
 		return -1;
 	}
 
 	obj->fd = fd;
-	list_add_tail(&obj->l, &objects);
 	pr_info("Object %#x: %" PRIu64 " bytes, %lu pages of %u bytes to fill in %zu extents\n", obj->shmid, obj->size,
 		obj->map.left, obj->page_size, obj->extents.n);
 
@@ -394,8 +404,12 @@ static int commit_status(void)
 
 int objects_commit(void)
 {
-	int status = commit_status();
+	int status;
 
+	if (routes_check_room(NULL))
+		failed = true;
+
+	status = commit_status();
 	commit_waits = status == 1;
 	return status;
 }
@@ -415,6 +429,11 @@ int objects_answer_commit(void)
 	return lazy_shmem_committed(status);
 }
 
+bool objects_started(void)
+{
+	return resumed;
+}
+
 int objects_start(void)
 {
 	struct object *obj, *n;
@@ -425,6 +444,8 @@ int objects_start(void)
 		return -1;
 
 	resumed = true;
+	/* the limits in the images are set after COMMIT */
+	routes_check_room(object_fail);
 	list_for_each_entry_safe(obj, n, &objects, l) {
 		if (obj->state == OBJECT_FILLING)
 			clock_gettime(CLOCK_MONOTONIC, &obj->began);

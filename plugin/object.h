@@ -13,6 +13,7 @@
 #include "proc_scan.h"
 
 struct images;
+struct route;
 struct task;
 
 /* Only object.c changes it */
@@ -34,6 +35,7 @@ struct object {
 	struct inode_id id;
 	enum object_state state;
 
+	struct route *route;   /* who fills it */
 	struct images *images; /* keeps the sources of the extents open */
 	struct extents extents;
 	struct page_map map;
@@ -108,6 +110,7 @@ int objects_answer_commit(void);
 
 /* The tasks run: all objects are filled now, and complete when they are. */
 int objects_start(void);
+bool objects_started(void);
 
 /* Whether its pages should be filled without anybody having asked for them. */
 bool object_wants_fill(const struct object *obj);

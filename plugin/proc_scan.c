@@ -168,6 +168,39 @@ static int look_at(pid_t pid, struct id_list *list, int (*fn)(pid_t pid, int pid
 	return ret;
 }
 
+static pid_t *spared;
+static size_t nr_spared;
+
+static bool is_spared(pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < nr_spared; i++)
+		if (spared[i] == pid)
+			return true;
+	return false;
+}
+
+int scan_spare(pid_t pid, bool spare)
+{
+	pid_t *more;
+	size_t i;
+
+	if (!spare) {
+		for (i = 0; i < nr_spared; i++)
+			if (spared[i] == pid)
+				spared[i--] = spared[--nr_spared];
+		return 0;
+	}
+
+	more = reallocarray(spared, nr_spared + 1, sizeof(*spared));
+	if (!more)
+		return -ENOMEM;
+	spared = more;
+	spared[nr_spared++] = pid;
+	return 0;
+}
+
 int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, int pidfd, void *arg), void *arg)
 {
 	struct id_list list = { .ids = ids, .nr = nr };
@@ -185,7 +218,7 @@ int for_each_mapper(const struct inode_id *ids, size_t nr, int (*fn)(pid_t pid, 
 		int ret;
 
 		seen_self |= pid == getpid();
-		if (pid <= 0 || pid == getpid())
+		if (pid <= 0 || pid == getpid() || is_spared(pid))
 			continue;
 
 		ret = look_at(pid, &list, fn, arg);

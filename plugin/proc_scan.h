@@ -24,8 +24,15 @@ bool inode_is_in(const struct inode_id *id, const struct inode_id *ids, size_t n
 /*
  * Who maps an object is not asked of tables, but of the kernel: a userfaultfd
  * has no pid, and children of children of restored tasks are in no table of
- * pids. All processes of this /proc are looked at, ourselves excepted.
+ * pids. All processes of this /proc are looked at, ourselves excepted, and those that
+ * scan_spare() was told of.
  */
+
+/*
+ * A child of ours is none of the users of objects, though it may map them for a
+ * moment; until it is waited for. 0 or -ENOMEM.
+ */
+int scan_spare(pid_t pid, bool spare);
 
 /*
  * Calls fn for each process that maps one of ids. The sum of what fn returned, or

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "criu_internals.h"
+#include "fill.h"
+#include "filler.h"
+#include "lane.h"
+
+/* 1, or what lane_recv() says of the end */
+static int take(struct fill_pool *pool, int sk)
+{
+	struct fill_job *job;
+	int promote, ret;
+
+	ret = lane_recv(sk, &job, &promote);
+	if (ret != 1)
+		return ret;
+
+	if (!promote) {
+		fill_submit(pool, job, job->urgent);
+		return 1;
+	}
+
+	fill_promote(pool, job->owner, job->off);
+	lane_job_free(job);
+	return 1;
+}
+
+static int give_back(struct fill_pool *pool, int sk)
+{
+	struct fill_job *job, *next;
+	uint64_t n;
+	int ret = 0;
+
+	if (read(fill_pool_eventfd(pool), &n, sizeof(n)) < 0 && errno != EAGAIN)
+		return -errno;
+
+	for (job = fill_reap(pool); job; job = next) {
+		next = job->next;
+		if (!ret)
+			ret = lane_reply(sk, job);
+		lane_job_free(job);
+	}
+	return ret;
+}
+
+static int relay(struct fill_pool *pool, int sk)
+{
+	struct pollfd pfd[2] = {
+		{ .fd = sk, .events = POLLIN },
+		{ .fd = fill_pool_eventfd(pool), .events = POLLIN },
+	};
+	int ret;
+
+	while (1) {
+		if (poll(pfd, 2, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+
+		ret = pfd[1].revents ? give_back(pool, sk) : 0;
+		if (ret < 0)
+			return ret;
+		ret = pfd[0].revents ? take(pool, sk) : 1;
+		if (ret <= 0)
+			return ret;
+	}
+}
+
+int filler_main(int sk, void *arg)
+{
+	const unsigned int *nr = arg;
+	struct fill_pool *pool;
+	int ret;
+
+	ret = fill_pool_create(&pool, *nr);
+	if (!ret)
+		ret = relay(pool, sk);
+	if (!ret || ret == -EPIPE || ret == -ECONNRESET)
+		return 0; /* nobody wants anything any more, so the threads need not be waited for */
+
+	pr_err("A process that fills shared memory can't go on: %s\n", strerror(-ret));
+	return 1;
+}
