@@ -398,7 +398,7 @@ static bool wait_backoff(struct puller *p)
 /* Connects in the time there is; if it can't, the jobs fail. 0, or -ECANCELED: nobody wants it any more. */
 static int connect_in_time(struct puller *p)
 {
-	uint64_t end = now_ms() + timeout_ms();
+	uint64_t now, end = now_ms() + timeout_ms();
 	int ret;
 
 	while ((ret = page_server_shmem_connect())) {
@@ -406,12 +406,16 @@ static int connect_in_time(struct puller *p)
 			refused(p);
 			return 0;
 		}
-		if (now_ms() + p->backoff > end) {
-			pr_err("Giving the page server up, no connection in %u seconds (--lazy-timeout): %s; %s\n",
-			       opts.lazy_timeout, strerror(-ret), who_waits(p, 0));
-			give_up(p, FILL_PEER_LOST, -ret);
+		now = now_ms();
+		if (now >= end) {
+			pr_err("Giving the page server up, no connection in %u seconds (--lazy-timeout); %s\n",
+			       opts.lazy_timeout, who_waits(p, 0));
+			give_up(p, FILL_PEER_LOST, EHOSTUNREACH);
 			return 0;
 		}
+		/* the last try is when time is up */
+		if (p->backoff > end - now)
+			p->backoff = (unsigned int)(end - now);
 		if (!wait_backoff(p))
 			return -ECANCELED;
 	}
@@ -578,6 +582,8 @@ int puller_main(int sk, void *arg)
 	else
 		ret = 0;
 	give_up(&p, FILL_PEER_LOST, ECANCELED);
+	if (p.connected && !p.nr_sent)
+		page_server_shmem_close();
 	receiver_fini(&p.rc);
 	return ret ? 1 : 0;
 }
