@@ -54,6 +54,7 @@ struct puller {
 	unsigned int nr_sent; /* of them on this connection */
 
 	bool connected;
+	int deaf;	      /* it takes no more questions, for that reason; but answers may be on their way */
 	uint64_t heard_ms;    /* when something has come last */
 	unsigned int losses;  /* since the last answer */
 	unsigned int backoff; /* ms */
@@ -256,21 +257,15 @@ static void plan(struct puller *p)
 	}
 }
 
-/* 0, or what is wrong with the connection */
-static int ask(struct puller *p)
+static void ask(struct puller *p)
 {
-	while (p->nr_sent < p->nr_asked) {
-		const struct question *q = question_at(p, p->nr_sent);
-		int ret;
+	const struct question *q = question_at(p, p->nr_sent);
 
-		if (!p->nr_sent)
-			p->heard_ms = now_ms();
-		ret = page_server_shmem_ask(q->pull->job->shmid, q->off, q->nr_pages);
-		if (ret)
-			return ret;
+	if (!p->nr_sent)
+		p->heard_ms = now_ms();
+	p->deaf = page_server_shmem_ask(q->pull->job->shmid, q->off, q->nr_pages);
+	if (!p->deaf)
 		p->nr_sent++;
-	}
-	return 0;
 }
 
 /*
@@ -325,6 +320,7 @@ static void disconnect(struct puller *p)
 	if (p->connected)
 		page_server_shmem_disconnect();
 	p->connected = false;
+	p->deaf = 0;
 	p->nr_sent = 0;
 }
 
@@ -486,6 +482,11 @@ static int take_answer(struct puller *p)
 		refused(p);
 		return 0;
 	}
+	if (ret == -EPROTO) {
+		pr_err("The page server sends what is no answer; %s\n", who_waits(p, 0));
+		give_up(p, FILL_PEER_LOST, EPROTO);
+		return 0;
+	}
 	if (ret)
 		return lost(p, ret, 0);
 
@@ -544,8 +545,12 @@ static int ask_all(struct puller *p)
 	while (!ret && p->nr_sent < p->nr_asked) {
 		if (!p->connected)
 			ret = connect_in_time(p);
-		else if ((ret = ask(p)))
-			ret = ret == -EACCES ? (refused(p), 0) : lost(p, ret, 0);
+		else if (!p->deaf)
+			ask(p);
+		else if (p->nr_sent)
+			break;
+		else
+			ret = lost(p, p->deaf, 0);
 	}
 	return ret;
 }
