@@ -296,6 +296,12 @@ void page_server_shmem_disconnect(void)
 	sk = -1;
 }
 
+/* The fake server need not be told */
+void page_server_shmem_close(void)
+{
+	page_server_shmem_disconnect();
+}
+
 int page_server_shmem_fd(void)
 {
 	CHECK(sk >= 0);
