@@ -651,7 +651,7 @@ TEST(not_there_any_more)
 	WAIT_FOR(peer->nr_questions == 1);
 	peer_stop();
 	one_bad(1, FILL_PEER_LOST, EHOSTUNREACH, 3 * PG);
-	logged("Giving the page server up, no connection in 1 seconds (--lazy-timeout): ");
+	logged("Giving the page server up, no connection in 1 seconds (--lazy-timeout); ");
 	logged("; object 0x11 waits for offset 0x3000 to 0x4000, and 0 requests come after that");
 	stop();
 }
