@@ -586,9 +586,11 @@ int puller_main(int sk, void *arg)
 		pr_err("Can't go on filling from the page server: %s\n", strerror(-ret));
 	else
 		ret = 0;
-	give_up(&p, FILL_PEER_LOST, ECANCELED);
-	if (p.connected && !p.nr_sent)
+	if (p.connected && !p.nr_sent) {
 		page_server_shmem_close();
+		p.connected = false;
+	}
+	give_up(&p, FILL_PEER_LOST, ECANCELED);
 	receiver_fini(&p.rc);
 	return ret ? 1 : 0;
 }
