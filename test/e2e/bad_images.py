@@ -149,8 +149,16 @@ def entries_unsorted(where):
 @test
 def entry_without_contents(where):
     led = dumped(where)
-    rewrite_pagemap(led, lambda e: e[1].update(flags="PE_LAZY"))
+    rewrite_pagemap(led, lambda e: e[1].update(flags="0x0"))
     refused(led, r"Error.*the images have no contents for offset 0")
+
+
+@test
+def contents_on_a_page_server(where):
+    """And the daemon has not been told of one"""
+    led = dumped(where)
+    rewrite_pagemap(led, lambda e: e[1].update(flags="PE_LAZY"))
+    refused(led, r"Error.*contents of offset 0 are on the page server: criu lazy-pages needs --page-server")
 
 
 @test

@@ -16,9 +16,8 @@
 #include "fake_peer.h"
 #include "unit.h"
 
-#define PG	   4096UL
-#define SESSION	   0x5e55
-#define SHMEM_TYPE 2 /* PS_TYPE_SHMEM */
+#define PG	4096UL
+#define SESSION 0x5e55
 
 struct cr_options opts;
 struct peer *peer;
@@ -110,7 +109,7 @@ static void lie(struct page_server_iov *pi, enum peer_does how)
 		pi->cmd = PS_IOV_ADD;
 		break;
 	case PEER_LIE_SHMID:
-		pi->dst_id += 1 << 8;
+		pi->dst_id++;
 		break;
 	case PEER_LIE_OFF:
 		pi->vaddr += PG;
@@ -131,7 +130,7 @@ static void lie(struct page_server_iov *pi, enum peer_does how)
 
 static bool answer(struct conn *c, struct page_server_iov pi)
 {
-	uint64_t shmid = pi.dst_id >> 8, off = pi.vaddr, end = off + pi.nr_pages * PG, i;
+	uint64_t shmid = pi.dst_id, off = pi.vaddr, end = off + pi.nr_pages * PG, i;
 	unsigned char page[PG];
 	unsigned int nr = c->nr_answers++;
 
@@ -158,11 +157,10 @@ static bool take_question(struct conn *c, struct page_server_iov *pi)
 		return false;
 	CHECK_EQ(pi->cmd, PS_IOV_GET_SHMEM);
 	CHECK(pi->nr_pages && pi->nr_pages <= PS_SHMEM_MAX_PAGES && !(pi->vaddr % PG));
-	CHECK_EQ(pi->dst_id & 0xff, SHMEM_TYPE);
 	CHECK(peer->nr_questions < PEER_QUESTIONS);
 
 	peer->questions[peer->nr_questions].conn = c->nr;
-	peer->questions[peer->nr_questions].shmid = pi->dst_id >> 8;
+	peer->questions[peer->nr_questions].shmid = pi->dst_id;
 	peer->questions[peer->nr_questions].off = pi->vaddr;
 	peer->questions[peer->nr_questions].nr_pages = pi->nr_pages;
 	peer->nr_questions++;
@@ -314,7 +312,7 @@ int page_server_shmem_ask(uint32_t shmid, uint64_t off, uint32_t nr_pages)
 		.cmd = PS_IOV_GET_SHMEM,
 		.nr_pages = nr_pages,
 		.vaddr = off,
-		.dst_id = (uint64_t)shmid << 8 | SHMEM_TYPE,
+		.dst_id = shmid,
 	};
 
 	CHECK(sk >= 0);
@@ -335,7 +333,7 @@ int page_server_shmem_answer(uint32_t *shmid, uint64_t *off, uint32_t *nr_pages)
 		return -EACCES;
 	if (pi.cmd != encode_ps_cmd(PS_IOV_ADD_F, PE_PRESENT))
 		return -EPROTO;
-	*shmid = (uint32_t)(pi.dst_id >> 8);
+	*shmid = (uint32_t)pi.dst_id;
 	*off = pi.vaddr;
 	*nr_pages = pi.nr_pages;
 	return 0;
