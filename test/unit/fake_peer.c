@@ -222,6 +222,7 @@ static void __attribute__((noreturn)) server(void)
 		serve(&c);
 		if (c.sk >= 0)
 			close(c.sk);
+		peer->nr_ended++;
 	}
 }
 

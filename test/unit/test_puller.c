@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -534,6 +535,32 @@ TEST(closed_tls)
 {
 	opts.tls = true;
 	closed();
+}
+
+/* Answers that have come are used, though no more can be asked on the connection */
+TEST(closed_before_it_was_asked)
+{
+	int fd = new_memfd(20 * PG);
+	uint64_t i;
+
+	peer_prepare();
+	peer->conns[0] = (struct peer_conn){ .does = PEER_CLOSE, .at = 4 * (HEAD + PG), .gather = 4 };
+	start_both();
+	for (i = 0; i < 4; i++)
+		lane_submit(lane, remote_job(1, fd, 2 * i * PG, PG), 0);
+	WAIT_FOR(peer->nr_questions == 4);
+	CHECK_SYS(kill(lane_pid(lane), SIGSTOP));
+	peer->open = 1;
+	WAIT_FOR(peer->nr_ended == 1);
+	for (; i < 8; i++)
+		lane_submit(lane, remote_job(1, fd, 2 * i * PG, PG), 0);
+	CHECK_SYS(kill(lane_pid(lane), SIGCONT));
+	all_good(8);
+	for (i = 0; i < 8; i++)
+		check_remote(fd, 1, 2 * i * PG, PG);
+	CHECK_EQ(peer->nr_conns, 2);
+	CHECK_EQ(peer->nr_questions, 8);
+	stop();
 }
 
 /* Not before a certain byte: a reset destroys what was sent and not read */
