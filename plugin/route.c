@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,7 +38,7 @@ static const struct {
 
 struct process {
 	struct lane *lane;
-	struct epoll_rfd rfd; /* fd is -1 if it is not waited for */
+	struct epoll_rfd rfd; /* of a duplicate: CRIU closes it when the process has ended */
 };
 
 struct route {
@@ -99,23 +100,21 @@ void routes_init(int epollfd, unsigned int threads, uint64_t ahead)
  * Processes
  */
 
-/* It is about to end, or has */
-static void forget_process(struct process *p)
-{
-	if (p->rfd.fd < 0)
-		return;
-	epoll_del_rfd(epoll_fd, &p->rfd);
-	p->rfd.fd = -1;
-	scan_spare(lane_pid(p->lane), false);
-}
-
 static void stop_process(struct process *p)
 {
 	if (!p->lane)
 		return;
-	forget_process(p);
+
+	if (!lane_is_dead(p->lane))
+		scan_spare(lane_pid(p->lane), false);
 	lane_stop(p->lane);
 	p->lane = NULL;
+
+	if (p->rfd.fd < 0)
+		return;
+	epoll_del_rfd(epoll_fd, &p->rfd);
+	close(p->rfd.fd);
+	p->rfd.fd = -1;
 }
 
 static void stop_processes(struct route *r)
@@ -147,8 +146,10 @@ static int start_process(struct route *r, enum process_kind kind)
 	if (err)
 		return err;
 
-	p->rfd.fd = lane_fd(p->lane);
 	err = scan_spare(lane_pid(p->lane), true);
+	p->rfd.fd = fcntl(lane_fd(p->lane), F_DUPFD_CLOEXEC, 0);
+	if (!err && p->rfd.fd < 0)
+		err = -errno;
 	if (!err && epoll_add_rfd(epoll_fd, &p->rfd))
 		err = -EIO;
 	if (err) {
@@ -332,6 +333,7 @@ struct fill_job *routes_reap(void)
 {
 	struct fill_job *all = NULL, **end = &all;
 	struct route *r;
+	bool was_dead;
 	int i;
 
 	list_for_each_entry(r, &routes, l) {
@@ -340,11 +342,13 @@ struct fill_job *routes_reap(void)
 
 			if (!p->lane)
 				continue;
+			was_dead = lane_is_dead(p->lane);
 			*end = lane_reap(p->lane);
 			while (*end)
 				end = &(*end)->next;
-			if (lane_is_dead(p->lane))
-				forget_process(p);
+			/* its pid may be another's from now on */
+			if (!was_dead && lane_is_dead(p->lane))
+				scan_spare(lane_pid(p->lane), false);
 		}
 	}
 	return all;
@@ -473,9 +477,14 @@ int routes_check_room(void (*with_each)(struct object *obj))
 static bool is_needed(const struct route *r)
 {
 	const struct object *obj;
+	int i;
 
 	if (r->nr_local || r->nr_remote)
 		return true;
+	/* it may be among the events that CRIU is about to look at, and must find it as it was */
+	for (i = 0; i < NR_KINDS; i++)
+		if (r->procs[i].lane && lane_is_dead(r->procs[i].lane))
+			return true;
 	list_for_each_entry(obj, &objects, l)
 		if (obj->route == r && obj->state == OBJECT_FILLING)
 			return true;
