@@ -84,7 +84,7 @@ class Tree(Ledger):
         if leftovers is not None:
             self.args = [LEFTOVERS, self.report_file] + leftovers
             self.processes = 3
-        self.tasks, self.daemons = Group(below + "tasks"), Group("daemon")
+        self.tasks, self.daemons = Group(below + "tree"), Group("daemon")
         self.args = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', self.tasks.path] + self.args
 
     def start_and_dump(self):
