@@ -117,6 +117,29 @@ TEST_NS(not_ourselves)
 	CHECK_EQ(find(&id, 1).nr, 1);
 }
 
+/* Processes that fill map what they fill for a moment */
+TEST_NS(spared)
+{
+	int fd = new_memfd(1);
+	struct inode_id id = id_of(fd);
+	pid_t a = mapper(fd, -1), b = mapper(fd, -1);
+	struct found f;
+
+	CHECK_EQ(scan_spare(a, true), 0);
+	CHECK_EQ(scan_spare(b, true), 0);
+	CHECK_EQ(find(&id, 1).nr, 0);
+	CHECK_EQ(scan_spare(b, false), 0);
+	f = find(&id, 1);
+	CHECK_EQ(f.nr, 1);
+	CHECK(has(&f, b));
+
+	kill_mappers(&id, 1, NULL);
+	CHECK_EQ(waitpid(b, NULL, 0), b);
+	CHECK_EQ(waitpid(a, NULL, WNOHANG), 0);
+	CHECK_EQ(scan_spare(a, false), 0);
+	CHECK_EQ(find(&id, 1).nr, 1);
+}
+
 TEST_NS(private_and_read_only_mappings_count)
 {
 	int fd = new_memfd(1), i;
