@@ -94,8 +94,8 @@ static int publish_hole(struct task *task, const struct vma *vma, uint64_t addr,
 	if (ret != -EFAULT)
 		return ret;
 
-	if (object_zero(vma->obj, page))
-		return 0; /* the task was killed */
+	if (object_zero(vma->obj, page, task, addr))
+		return 0; /* the task was killed, or waits */
 
 	return publish(task, vma, addr, vma->obj->page_size);
 }

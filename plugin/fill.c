@@ -203,15 +203,32 @@ static void run_mapped(struct fill_job *job)
 	munmap(map, job->len);
 }
 
+/* Does not touch what is there, i_size included */
+static void run_allocate(struct fill_job *job)
+{
+	job->err_off = job->off;
+	if (fallocate(job->obj_fd, FALLOC_FL_KEEP_SIZE, (off_t)job->off, (off_t)job->len)) {
+		job->err = errno;
+		job->result = FILL_WRITE_ERROR;
+	}
+}
+
 void fill_run(struct fill_job *job, void *buf)
 {
 	job->result = FILL_OK;
 	job->err = 0;
 
-	if (job->way == FILL_MAPPED)
-		run_mapped(job);
-	else
+	switch (job->way) {
+	case FILL_PWRITE:
 		run_pwrite(job, buf);
+		break;
+	case FILL_MAPPED:
+		run_mapped(job);
+		break;
+	case FILL_ALLOCATE:
+		run_allocate(job);
+		break;
+	}
 }
 
 static void complete(struct fill_pool *pool, struct fill_job *job)

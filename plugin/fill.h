@@ -36,8 +36,9 @@ enum fill_result {
 };
 
 enum fill_way {
-	FILL_PWRITE, /* len is FILL_UNIT at most */
-	FILL_MAPPED, /* pwrite() is not for hugetlbfs; off and len are a page of it */
+	FILL_PWRITE,   /* len is FILL_UNIT at most */
+	FILL_MAPPED,   /* pwrite() is not for hugetlbfs; off and len are a page of it */
+	FILL_ALLOCATE, /* what is absent of a hole is to be zeroes; there are no segments */
 };
 
 /*

@@ -19,14 +19,21 @@ static int take(struct fill_pool *pool, int sk)
 	if (ret != 1)
 		return ret;
 
-	if (!promote) {
+	if (!promote && job->way != FILL_ALLOCATE) {
 		fill_submit(pool, job, job->urgent);
 		return 1;
 	}
 
-	fill_promote(pool, job->owner, job->off);
+	/* no disk to wait for, so it does not queue behind those that do */
+	ret = 1;
+	if (promote) {
+		fill_promote(pool, job->owner, job->off);
+	} else {
+		fill_run(job, NULL);
+		ret = lane_reply(sk, job) ?: 1;
+	}
 	lane_job_free(job);
-	return 1;
+	return ret;
 }
 
 static int give_back(struct fill_pool *pool, int sk)

@@ -139,7 +139,8 @@ static void job_failed(struct object *obj, const struct fill_job *job)
 {
 	char why[PATH_MAX + 128];
 
-	if (obj->state != OBJECT_FILLING)
+	/* a hole may be wanted when all else has come */
+	if (obj->state != OBJECT_FILLING && job->way != FILL_ALLOCATE)
 		return;
 
 	switch (job->result) {
@@ -183,10 +184,12 @@ static void reap(struct fill_job *jobs)
 
 		next = job->next;
 		route_done(job);
-		if (job->result == FILL_OK)
-			object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
-		else
+		if (job->result != FILL_OK)
 			job_failed(obj, job);
+		else if (job->way == FILL_ALLOCATE)
+			object_zeroed(obj, (unsigned long)(job->off / obj->page_size));
+		else
+			object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
 		free(job);
 
 		if (++nr_reaped % PROBE_JOBS == 0)
@@ -296,4 +299,29 @@ int filling_urgent(struct object *obj, unsigned long page)
 		route_submit(pool, job);
 	}
 	return 0;
+}
+
+int filling_allocate(struct object *obj, uint64_t off, uint64_t len)
+{
+	struct fill_job *job;
+
+	if (!route_is_foreign(obj))
+		return 0;
+
+	/* the threads are not needed, but to be told of a process that has died */
+	job = filling_start() ? NULL : malloc(sizeof(*job));
+	if (!job)
+		return -ENOMEM;
+
+	*job = (struct fill_job){
+		.owner = obj,
+		.off = off,
+		.len = len,
+		.shmid = obj->shmid,
+		.way = FILL_ALLOCATE,
+		.obj_fd = obj->fd,
+		.obj_size = obj->size,
+	};
+	route_submit(pool, job);
+	return 1;
 }

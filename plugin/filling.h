@@ -24,6 +24,12 @@ void filling_more(void);
 int filling_urgent(struct object *obj, unsigned long page);
 
 /*
+ * Has [off, off + len), bytes in a hole, allocated where that is charged to the cgroup of
+ * obj. 1: object_zeroed() follows; 0: the daemon may do it itself; or -ENOMEM.
+ */
+int filling_allocate(struct object *obj, uint64_t off, uint64_t len);
+
+/*
  * Has the event loop call tasks_retry() soon, after it has looked at the
  * userfaultfds, and look for tasks that are not busy any more.
  */

@@ -461,15 +461,22 @@ int objects_start(void)
  * Faults
  */
 
-int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
+static int add_waiter(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
 {
 	struct waiter *w;
 
 	w = malloc(sizeof(*w));
 	if (!w)
-		goto nomem;
+		return -1;
 	*w = (struct waiter){ .task = task, .addr = addr, .page = page };
 	list_add_tail(&w->l, &obj->waiters);
+	return 0;
+}
+
+int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
+{
+	if (add_waiter(obj, page, task, addr))
+		goto nomem;
 
 	/* a thread whose stack is in shared memory faults before it is resumed */
 	if (filling_start()) {
@@ -534,23 +541,35 @@ void object_punched(struct object *obj, uint64_t off, uint64_t len)
 	complete_if_filled(obj);
 }
 
-int object_zero(struct object *obj, unsigned long page)
+int object_zero(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
 {
-	off_t off = (off_t)page * obj->page_size, len = obj->page_size;
+	uint64_t off = (uint64_t)page * obj->page_size, len = obj->page_size;
+	int ret;
 
 	/* behind the end F_SEAL_GROW would have a say */
-	if ((uint64_t)len > obj->size - (uint64_t)off)
-		len = (off_t)(obj->size - (uint64_t)off);
+	if (len > obj->size - off)
+		len = obj->size - off;
 
-	/* allocates what is absent and does not touch what is there, i_size included */
-	if (!fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, off, len)) {
-		obj->zeroed++;
-		return 0;
+	ret = filling_allocate(obj, off, len);
+	if (ret > 0)
+		ret = add_waiter(obj, page, task, addr) ? -ENOMEM : 1;
+	if (!ret) {
+		/* allocates what is absent and does not touch what is there, i_size included */
+		ret = fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) ? -errno : 0;
+		obj->zeroed += !ret;
 	}
+	if (ret >= 0)
+		return ret;
 
-	pr_perror("Object %#x: can't allocate offset %#" PRIx64, obj->shmid, (uint64_t)off);
+	pr_err("Object %#x: can't allocate offset %#" PRIx64 ": %s\n", obj->shmid, off, strerror(-ret));
 	object_fail(obj);
 	return -1;
+}
+
+void object_zeroed(struct object *obj, unsigned long page)
+{
+	obj->zeroed++;
+	answer_waiters(obj, page, 1);
 }
 
 void objects_fini(void)

@@ -127,8 +127,12 @@ int object_wait(struct object *obj, unsigned long page, struct task *task, uint6
  */
 void object_punched(struct object *obj, uint64_t off, uint64_t len);
 
-/* Allocates a hole for a fault; pages that are there stay as they are. */
-int object_zero(struct object *obj, unsigned long page);
+/*
+ * Allocates a hole for a fault of task at addr; pages that are there stay as they are.
+ * 1: somebody else has to, for the sake of the cgroup; task_answer() is called then.
+ */
+int object_zero(struct object *obj, unsigned long page, struct task *task, uint64_t addr);
+void object_zeroed(struct object *obj, unsigned long page);
 
 /* No more faults of this task will be answered. */
 void object_forget_waiters(struct object *obj, const struct task *task);

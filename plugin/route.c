@@ -164,18 +164,15 @@ static int start_process(struct route *r, enum process_kind kind)
 
 static int start_processes(struct route *r, const struct object *obj)
 {
-	bool local = false, remote = false;
-	size_t i;
+	bool remote = false;
 	int err = 0;
+	size_t i;
 
-	for (i = 0; i < obj->extents.n; i++) {
-		if (obj->extents.v[i].src_fd == SEG_REMOTE)
-			remote = true;
-		else
-			local = true;
-	}
+	for (i = 0; i < obj->extents.n && !remote; i++)
+		remote = obj->extents.v[i].src_fd == SEG_REMOTE;
 
-	if (local && r->foreign)
+	/* also if all is remote: there may be holes to allocate */
+	if (r->foreign)
 		err = start_process(r, FILLER);
 	if (!err && remote)
 		err = start_process(r, BULK);
@@ -272,6 +269,11 @@ int route_of(struct object *obj, pid_t opener)
 /*
  * Jobs
  */
+
+bool route_is_foreign(const struct object *obj)
+{
+	return obj->route->foreign && obj->route->procs[FILLER].lane;
+}
 
 bool route_is_idle(const struct object *obj, bool remote)
 {
@@ -474,6 +476,12 @@ int routes_check_room(void (*with_each)(struct object *obj))
  * The end
  */
 
+/* When all has come, a task may still want a hole */
+static bool may_need_more(const struct object *obj)
+{
+	return obj->state == OBJECT_FILLING || (obj->state == OBJECT_COMPLETE && obj->delivery == CR_SHMEM_LAZY);
+}
+
 static bool is_needed(const struct route *r)
 {
 	const struct object *obj;
@@ -486,7 +494,7 @@ static bool is_needed(const struct route *r)
 		if (r->procs[i].lane && lane_is_dead(r->procs[i].lane))
 			return true;
 	list_for_each_entry(obj, &objects, l)
-		if (obj->route == r && obj->state == OBJECT_FILLING)
+		if (obj->route == r && may_need_more(obj))
 			return true;
 	return false;
 }

@@ -27,6 +27,9 @@ void routes_init(int epollfd, unsigned int nr_threads, uint64_t remote_ahead);
  */
 int route_of(struct object *obj, pid_t opener);
 
+/* Whether what the daemon allocates of obj is charged to the wrong cgroup. */
+bool route_is_foreign(const struct object *obj);
+
 /* Whether another job of obj for no fault should be made. */
 bool route_is_idle(const struct object *obj, bool remote);
 

@@ -79,11 +79,13 @@ class Group:
 class Tree(Ledger):
     """Runs in a cgroup from its start on, and is restored into it; the daemon has another"""
 
-    def __init__(self, where, *args, leftovers=None, below=""):
+    def __init__(self, where, *args, leftovers=None, program=None, processes=3, below=""):
         super().__init__(where, *args)
         if leftovers is not None:
-            self.args = [LEFTOVERS, self.report_file] + leftovers
-            self.processes = 3
+            program = [LEFTOVERS]
+        if program:
+            self.args = program + [self.report_file] + (leftovers or [])
+            self.processes = processes
         self.tasks, self.daemons = Group(below + "tree"), Group("daemon")
         self.args = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', self.tasks.path] + self.args
 
@@ -171,6 +173,38 @@ def all_kinds(where):
         check("lazyshm-fill" in tree.log("lazy-pages.log"), "nobody filled in the cgroup")
         check(tree.tasks.shmem() > 8 * MIB, "the tasks' cgroup has %d bytes of it" % tree.tasks.shmem())
         check(tree.daemons.shmem() - before < NOISE, "the daemon's has %d" % tree.daemons.shmem())
+
+
+SPARSE = """
+import mmap, os, signal, sys
+m = mmap.mmap(-1, 64 << 20)
+for off in range(0, 16 << 20, 4096):
+    m[off] = 7
+def say(what):
+    with open(sys.argv[1], "a") as f:
+        f.write("%s pid=%d\\n" % (what, os.getpid()))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+say("ready")
+while signal.sigwait([signal.SIGUSR1]):
+    if any(m[off] for off in range(32 << 20, 64 << 20, 4096)):
+        say("wrong")
+    say("walk")
+"""
+
+
+@test
+def holes_in_the_window(where):
+    """A task looks at pages that the images do not have: they are allocated for it as well"""
+    with tree_in_cgroup(where, program=["/usr/bin/python3", "-c", SPARSE], processes=1) as tree:
+        tree.start_daemon(env=slow_disk(2))
+        check(tree.restore("--lazy-pages") == 0, "restore failed: " + tree.errors("restore.log"))
+        tree.walk()
+        daemon, tasks = tree.daemons.shmem(), tree.tasks.shmem()
+        check(tree.daemon.poll() is None and tree.fillers(), "the window was over")
+        check(tasks >= 32 * MIB, "the tasks' cgroup has %d bytes" % tasks)
+        check(daemon < NOISE, "the daemon's cgroup has %d bytes" % daemon)
+        tree.kill()
+        check(tree.finish_daemon() == 0, "the daemon failed: " + tree.errors("lazy-pages.log"))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "fill.h"
@@ -173,6 +174,38 @@ TEST(urgent_and_promoted_first)
 	CHECK_EQ(order[NR - 1], 1);
 	for (i = 0; i < NR - 2; i++)
 		CHECK_EQ(order[i], i + 2);
+	lane_stop(lane);
+}
+
+/* Holes are not kept waiting by what reads; what is there stays, and the end where it was */
+TEST(allocates_at_once)
+{
+	int obj = new_memfd(4 * PG + 100), img = new_memfd(FILL_UNIT);
+	struct lane *lane = start(1);
+	struct fill_job *job;
+	struct stat st;
+	char c = 'x';
+	int i;
+
+	CHECK_EQ(pwrite(obj, &c, 1, PG), 1);
+	lane_submit(lane, new_long_job(new_memfd(FILL_UNIT), img), 0);
+	for (i = 1; i < 5; i += 3) {
+		job = new_job(obj, -1, (uint64_t)i, 1);
+		job->nr_segs = 0;
+		job->way = FILL_ALLOCATE;
+		job->len = i == 4 ? 100 : PG;
+		lane_submit(lane, job, 1);
+		job = reap_some(lane);
+		CHECK_EQ(job->way, FILL_ALLOCATE);
+		CHECK_EQ(job->result, FILL_OK);
+	}
+	CHECK_EQ(reap_some(lane)->nr_segs, 1000);
+
+	CHECK_EQ(pread(obj, &c, 1, PG), 1);
+	CHECK_EQ(c, 'x');
+	CHECK_SYS(fstat(obj, &st));
+	CHECK_EQ(st.st_size, 4 * PG + 100);
+	CHECK_EQ(st.st_blocks, 2 * 8);
 	lane_stop(lane);
 }
 
