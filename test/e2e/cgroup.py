@@ -79,7 +79,7 @@ class Group:
 class Tree(Ledger):
     """Runs in a cgroup from its start on, and is restored into it; the daemon has another"""
 
-    def __init__(self, where, *args, leftovers=None, program=None, processes=3, below=""):
+    def __init__(self, where, *args, leftovers=None, program=None, processes=3, below="", limit=None):
         super().__init__(where, *args)
         if leftovers is not None:
             program = [LEFTOVERS]
@@ -87,6 +87,8 @@ class Tree(Ledger):
             self.args = program + [self.report_file] + (leftovers or [])
             self.processes = processes
         self.tasks, self.daemons = Group(below + "tree"), Group("daemon")
+        if limit:
+            self.tasks.limit(limit)
         self.args = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', self.tasks.path] + self.args
 
     def start_and_dump(self):
@@ -275,6 +277,18 @@ def limit_is_enough(where):
         tree.tasks.limit(96 * MIB)
         tree.lazy_restore()
         check_success(tree)
+        tree.walk()
+
+
+@test
+def cgroup_and_limit_from_the_images(where):
+    """Restore makes the cgroup, and sets its limit when all contents are announced"""
+    with tree_in_cgroup(where, "-m", "64", limit=80 * MIB) as tree:
+        tree.tasks.remove()
+        tree.lazy_restore()
+        check_success(tree)
+        check(int(read(tree.tasks.limit_file)) == 80 * MIB, "the limit is %s" % read(tree.tasks.limit_file))
+        check(tree.tasks.shmem() >= 64 * MIB, "the tasks' cgroup has %d bytes of it" % tree.tasks.shmem())
         tree.walk()
 
 
