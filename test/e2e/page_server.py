@@ -632,10 +632,12 @@ def comes_back(where):
 
 @test
 def never_tells_how_things_stand(where):
-    """Connections for shared memory alone are no destination"""
+    """Connections for shared memory alone are no destination, when they have ended"""
     led = ledger(where)
     source = Source(led).dump()
-    all_shmem(led, [source.shmem()])
+    peer = source.shmem()
+    all_shmem(led, [peer])
+    peer.cut()
     source.finish(1, r"Error.*given up: it did not come back in time", "they go on")
     check_running(led)
 
