@@ -123,7 +123,7 @@ $(PLUGIN): $(OBJECTS)
 #
 RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) \
 	build/oracle/oracle build/.pycriu
-RIG += build/e2e/leftovers build/e2e/writer
+RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
@@ -134,6 +134,10 @@ build/bench/%: bench/%.c Makefile | build/.deps
 
 build/e2e/mapper build/e2e/leftovers build/e2e/writer: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
+
+# In a container it is alone.
+build/e2e/sharer: test/lib/sharer.c Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -static -o $@ $<
 
 build/e2e/%.so: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -fPIC -shared -o $@ $< -ldl
