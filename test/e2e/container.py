@@ -80,11 +80,8 @@ def plugin_from_the_config_file(where):
     with Rig(where) as rig:
         c = rig.container("c", shared=16).run()
         libdir = c.env.pop("CRIU_LIBS_DIR")
-        with open(c.config_file, "w") as f:
-            f.write("libdir %s\nlazy-pages\n" % libdir)
         c.must_checkpoint()
-        c.spec["annotations"] = {"org.criu.config": c.config_file}
-        c.write_spec()
+        c.set_config("libdir " + libdir, "lazy-pages")
         c.start_daemon("--libdir", libdir)
         c.must_restore()  # not told to be lazy by anything else
         c.must_finish_daemon().walk()

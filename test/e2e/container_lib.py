@@ -2,6 +2,7 @@
 """What the tests with containers share: a bundle made of one static program, runc,
 and memory cgroups."""
 
+import contextlib
 import json
 import os
 import re
@@ -54,16 +55,26 @@ class MemoryCgroup:
         return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', os.path.join(self.path, "cgroup.procs")] + list(args)
 
 
+def kill_tree(pid):
+    """A process and what it has started; runc's criu outlives runc"""
+    for child in read("/proc/%d/task/%d/children" % (pid, pid)).split():
+        kill_tree(int(child))
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Container:
     """A container of two processes that share memory, running or in images.
 
-    The images outlive the container: another one, with a bundle of its own, can be given them."""
+    config: lines of a file for CRIU that is this container's only"""
 
-    def __init__(self, where, name, shared=512, private=16, limit=None, user_ns=False, netns=None, images=None):
+    def __init__(self, where, name, shared=512, private=16, limit=None, user_ns=False, netns=None, config=()):
         self.dir = where
         self.name = "lshm-%d-%s" % (os.getpid(), name)
         self.bundle = os.path.join(where, name)
-        self.images = images or os.path.join(self.bundle, "images")
+        self.images = os.path.join(self.bundle, "images")
         self.work = os.path.join(self.bundle, "work")
         self.root = os.path.join(where, "runc-" + name)
         self.rootfs = os.path.join(self.bundle, "rootfs")
@@ -72,6 +83,7 @@ class Container:
         self.cgroup = MemoryCgroup(self.name)
         self.pages = (shared + private) * MIB // 4096 - 1  # the first has the counter
         self.daemon = None
+        self.checkpointing = None
         self.env = dict(os.environ, PATH=PATH, CRIU_LIBS_DIR=PLUGIN_DIR)
         for d in (self.rootfs, self.images, self.work):
             os.makedirs(d, exist_ok=True)
@@ -83,6 +95,8 @@ class Container:
             self.spec["linux"]["namespaces"].append({"type": "user"})
             mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
             self.spec["linux"].update(uidMappings=mapping, gidMappings=mapping)
+        if config:
+            self.set_config(*config)
         self.set_limit(limit)
 
     def make_spec(self, shared, private):
@@ -99,6 +113,13 @@ class Container:
         self.spec["linux"]["resources"]["memory"] = {"limit": limit * MIB} if limit else {}
         self.write_spec()
 
+    def set_config(self, *lines):
+        """What CRIU is told besides what runc tells it, from the next command on"""
+        with open(self.config_file, "w") as f:
+            f.write("".join(line + "\n" for line in lines))
+        self.spec["annotations"] = {"org.criu.config": self.config_file}
+        self.write_spec()
+
     def write_spec(self):
         with open(os.path.join(self.bundle, "config.json"), "w") as f:
             json.dump(self.spec, f, indent=1)
@@ -106,7 +127,7 @@ class Container:
     # runc; what goes wrong is in files named as the command
 
     def command(self, *args):
-        enter = ["ip", "netns", "exec", self.netns] if self.netns else []
+        enter = ["nsenter", "--net=/run/netns/" + self.netns] if self.netns else []
         return enter + ["runc", "--root", self.root] + list(args)
 
     def start_runc(self, action, *args, env=None, pass_fds=()):
@@ -149,6 +170,26 @@ class Container:
         check(self.state() is None and not self.pids(), "the container outlives its checkpoint")
         return self
 
+    def start_lazy_checkpoint(self, address, port, *args):
+        """Returns when the tasks are dumped and their memory is served there; that it must be."""
+        ready, status = os.pipe()
+        try:
+            self.checkpointing = self.start_runc(
+                "checkpoint", "--image-path", self.images, "--work-path", self.work, "--lazy-pages", "--page-server",
+                "%s:%d" % (address, port), "--status-fd", str(status), *args, self.name, pass_fds=[status])
+        finally:
+            os.close(status)
+        try:
+            wait_for(lambda: select.select([ready], [], [], 0)[0], "no page server")
+            check(os.read(ready, 1) == b"\0", "runc checkpoint: " + self.errors("runc-checkpoint.log", "dump.log"))
+        finally:
+            os.close(ready)
+        return self.checkpointing
+
+    def finish_checkpoint(self):
+        """Returns its status."""
+        return finish(self.checkpointing, 60)
+
     def start_daemon(self, *args, env=None, cgroup=None):
         """Returns when it listens, or has failed."""
         ready, status = os.pipe()
@@ -157,7 +198,7 @@ class Container:
         if cgroup:
             command = cgroup.command(*command)
         if self.netns:
-            command = ["ip", "netns", "exec", self.netns] + command
+            command = ["nsenter", "--net=/run/netns/" + self.netns] + command
         try:
             self.daemon = popen(command, env=dict(self.env, **(env or {})), pass_fds=[status])
         finally:
@@ -231,14 +272,49 @@ class Container:
 
     def end(self):
         """Whatever its state; a test that failed leaves its logs beside its directory's other files"""
-        if self.daemon and self.daemon.poll() is None:
-            self.daemon.kill()
-            finish(self.daemon)
+        for p in (self.daemon, self.checkpointing):
+            if p and p.poll() is None:
+                kill_tree(p.pid)
+                finish(p)
         self.runc("delete", "--force", self.name)
         for name in os.listdir(self.work):
             if name.endswith(".log"):
                 shutil.copy(os.path.join(self.work, name), os.path.join(self.dir, os.path.basename(self.bundle) + "-" + name))
         wait_for(lambda: not self.pids(), "the container can not be killed")
+
+
+class Network:
+    """Two network namespaces with a cable between them."""
+
+    source_address, port = "10.77.1.1", 24000
+
+    def __init__(self):
+        self.source, self.destination = ("c%ds" % os.getpid(), "c%dd" % os.getpid())
+
+    def create(self):
+        for netns in (self.source, self.destination):
+            ip("netns", "add", netns)
+            ip("-n", netns, "link", "set", "lo", "up")  # criu binds to it when it looks what the kernel can do
+        ip("-n", self.source, "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", self.destination)
+        ip("-n", self.source, "address", "add", self.source_address + "/24", "dev", "v0")
+        ip("-n", self.destination, "address", "add", "10.77.1.2/24", "dev", "v0")
+        for netns in (self.source, self.destination):
+            ip("-n", netns, "link", "set", "v0", "up")
+        return self
+
+    def remove(self):
+        for netns in (self.source, self.destination):
+            subprocess.run(["ip", "netns", "delete", netns], check=False)
+
+    def received(self):
+        """Bytes that have come to the destination"""
+        out = subprocess.run(["ip", "-n", self.destination, "-j", "-s", "link", "show", "v0"], stdout=subprocess.PIPE,
+                             check=True).stdout
+        return json.loads(out)[0]["stats64"]["rx"]["bytes"]
+
+
+def ip(*args):
+    subprocess.run(["ip"] + list(args), check=True)
 
 
 class Rig:
@@ -254,13 +330,19 @@ class Rig:
         return self
 
     def __exit__(self, *exc):
-        for end in reversed(self.made):
-            end()
+        with contextlib.ExitStack() as stack:  # the others too if one fails
+            for end in self.made:
+                stack.callback(end)
 
-    def container(self, name, **kwargs):
-        c = Container(self.where, name, **kwargs)
+    def container(self, name, *args, **kwargs):
+        c = Container(self.where, name, *args, **kwargs)
         self.made.append(c.end)
         return c
+
+    def network(self):
+        network = Network()
+        self.made.append(network.remove)
+        return network.create()
 
     def cgroup(self, name):
         cg = MemoryCgroup("lshm-%d-%s" % (os.getpid(), name)).create()
