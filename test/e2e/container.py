@@ -5,6 +5,7 @@
 share 512 MiB, in PID, mount, network and IPC namespaces and a memory cgroup of their own."""
 
 import os
+import shutil
 import signal
 
 from container_lib import MIB, Rig
@@ -82,6 +83,24 @@ def plugin_from_the_config_file(where):
         libdir = c.env.pop("CRIU_LIBS_DIR")
         c.must_checkpoint()
         c.set_config("libdir " + libdir, "lazy-pages")
+        c.start_daemon("--libdir", libdir)
+        c.must_restore()  # not told to be lazy by anything else
+        c.must_finish_daemon().walk()
+        check(len(c.counters()) == 1, "nothing was lazy")
+
+
+@test
+def plugin_from_runc_conf(where):
+    """/etc/criu/runc.conf, which runc tells CRIU of when the container has no annotation"""
+    with Rig(where) as rig:
+        c = rig.container("c", shared=16).run().must_checkpoint()
+        libdir = c.env.pop("CRIU_LIBS_DIR")
+        etc = os.path.join(where, "etc")
+        shutil.copytree("/etc", etc, symlinks=True, ignore=lambda top, names: [n for n in names if n == "criu"])
+        os.makedirs(os.path.join(etc, "criu"))
+        with open(os.path.join(etc, "criu", "runc.conf"), "w") as f:
+            f.write("libdir %s\nlazy-pages\n" % libdir)
+        c.enter = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc && exec "$@"', etc]
         c.start_daemon("--libdir", libdir)
         c.must_restore()  # not told to be lazy by anything else
         c.must_finish_daemon().walk()

@@ -79,7 +79,8 @@ class Container:
         self.root = os.path.join(where, "runc-" + name)
         self.rootfs = os.path.join(self.bundle, "rootfs")
         self.config_file = os.path.join(self.bundle, "criu.conf")
-        self.netns = netns
+        # not "ip netns exec": that hides the cgroups
+        self.enter = ["nsenter", "--net=/run/netns/" + netns] if netns else []
         self.cgroup = MemoryCgroup(self.name)
         self.pages = (shared + private) * MIB // 4096 - 1  # the first has the counter
         self.daemon = None
@@ -127,8 +128,7 @@ class Container:
     # runc; what goes wrong is in files named as the command
 
     def command(self, *args):
-        enter = ["nsenter", "--net=/run/netns/" + self.netns] if self.netns else []
-        return enter + ["runc", "--root", self.root] + list(args)
+        return self.enter + ["runc", "--root", self.root] + list(args)
 
     def start_runc(self, action, *args, env=None, pass_fds=()):
         # a container keeps what it gets for stdout and stderr
@@ -197,10 +197,8 @@ class Container:
                    "--status-fd", str(status)] + list(args)
         if cgroup:
             command = cgroup.command(*command)
-        if self.netns:
-            command = ["nsenter", "--net=/run/netns/" + self.netns] + command
         try:
-            self.daemon = popen(command, env=dict(self.env, **(env or {})), pass_fds=[status])
+            self.daemon = popen(self.enter + command, env=dict(self.env, **(env or {})), pass_fds=[status])
         finally:
             os.close(status)
         wait_for(lambda: select.select([ready], [], [], 0)[0], "the daemon does not listen")
@@ -216,7 +214,8 @@ class Container:
         status = self.restore(*args, env=env)
         check(status == 0, "runc restore: status %d: %s" % (status, self.errors("runc-restore.log", "restore.log",
                                                                                  "lazy-pages.log")))
-        check(self.state() == "running", "runc says that the container is " + str(self.state()))
+        state = self.state()
+        check(state == "running", "runc says that the container is " + str(state))
         return self
 
     def must_finish_daemon(self, timeout=60):
@@ -268,7 +267,7 @@ class Container:
     def check_gone(self):
         """Not one process is left, and runc does not say that it runs"""
         wait_for(lambda: not self.pids(), "processes are left: %s" % self.pids(), 10)
-        check(self.state() in (None, "stopped"), "runc says that the container is " + str(self.state()))
+        wait_for(lambda: self.state() in (None, "stopped"), "runc does not say that the container has stopped", 10)
 
     def end(self):
         """Whatever its state; a test that failed leaves its logs beside its directory's other files"""
