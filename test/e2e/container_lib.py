@@ -15,6 +15,7 @@ from lib import (BUILD, CRIU, PLUGIN_DIR, SLOW, Skip, alive, check, finish, mana
 
 SHARER = os.path.join(BUILD, "e2e", "sharer")
 MIB = 1 << 20
+UNPRIVILEGED = "/proc/sys/vm/unprivileged_userfaultfd"
 # runc's processes must find the patched CRIU
 PATH = os.path.dirname(CRIU) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -119,6 +120,13 @@ class Container:
         with open(self.config_file, "w") as f:
             f.write("".join(line + "\n" for line in lines))
         self.spec["annotations"] = {"org.criu.config": self.config_file}
+        self.write_spec()
+
+    def allow_device(self, path):
+        """runc has criu restore run in the container's cgroups: its device rules hold for it"""
+        rdev = os.stat(path).st_rdev
+        self.spec["linux"]["resources"]["devices"].append(
+            {"allow": True, "type": "c", "major": os.major(rdev), "minor": os.minor(rdev), "access": "rw"})
         self.write_spec()
 
     def write_spec(self):
@@ -305,6 +313,11 @@ class Network:
         for netns in (self.source, self.destination):
             subprocess.run(["ip", "netns", "delete", netns], check=False)
 
+    def listening(self):
+        """Addresses with ports, at the source"""
+        out = subprocess.run(["ip", "netns", "exec", self.source, "ss", "-tnlH"], stdout=subprocess.PIPE, check=True).stdout
+        return [line.split()[3] for line in out.decode().splitlines()]
+
     def received(self):
         """Bytes that have come to the destination"""
         out = subprocess.run(["ip", "-n", self.destination, "-j", "-s", "link", "show", "v0"], stdout=subprocess.PIPE,
@@ -314,6 +327,19 @@ class Network:
 
 def ip(*args):
     subprocess.run(["ip"] + list(args), check=True)
+
+
+@contextlib.contextmanager
+def unprivileged_userfaultfd(value):
+    """What the tasks of a user namespace may do, for the time of a test"""
+    before = read(UNPRIVILEGED)
+    with open(UNPRIVILEGED, "w") as f:
+        f.write(value)
+    try:
+        yield
+    finally:
+        with open(UNPRIVILEGED, "w") as f:
+            f.write(before)
 
 
 class Rig:

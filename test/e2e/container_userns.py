@@ -3,34 +3,12 @@
 # timeout: 300
 """Containers with a user namespace, run by root: what lets their tasks have a userfaultfd."""
 
-import contextlib
 import os
 
-from container_lib import Rig
+from container_lib import Rig, unprivileged_userfaultfd
 from lib import Skip, check, check_log, finish, main, read, test
 
-SYSCTL = "/proc/sys/vm/unprivileged_userfaultfd"
 DEVICE = "/dev/userfaultfd"
-
-
-@contextlib.contextmanager
-def unprivileged_userfaultfd(value):
-    before = read(SYSCTL)
-    with open(SYSCTL, "w") as f:
-        f.write(value)
-    try:
-        yield
-    finally:
-        with open(SYSCTL, "w") as f:
-            f.write(before)
-
-
-def allow_device(c):
-    """runc has criu restore run in the container's cgroups: its device rules hold for it"""
-    rdev = os.stat(DEVICE).st_rdev
-    c.spec["linux"]["resources"]["devices"].append(
-        {"allow": True, "type": "c", "major": os.major(rdev), "minor": os.minor(rdev), "access": "rw"})
-    c.write_spec()
 
 
 def check_restored_lazily(c):
@@ -47,7 +25,7 @@ def device(where):
         raise Skip("no %s (Linux 6.1)" % DEVICE)
     with Rig(where) as rig, unprivileged_userfaultfd("0"):
         c = rig.container("c", shared=64, user_ns=True)
-        allow_device(c)
+        c.allow_device(DEVICE)
         c.run().must_checkpoint()
         c.start_daemon()
         check_restored_lazily(c)
