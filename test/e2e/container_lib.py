@@ -293,7 +293,7 @@ class Container:
 class Network:
     """Two network namespaces with a cable between them."""
 
-    source_address, port = "10.77.1.1", 24000
+    source_address, port = "192.0.2.1", 27000
 
     def __init__(self):
         self.source, self.destination = ("c%ds" % os.getpid(), "c%dd" % os.getpid())
@@ -304,7 +304,7 @@ class Network:
             ip("-n", netns, "link", "set", "lo", "up")  # criu binds to it when it looks what the kernel can do
         ip("-n", self.source, "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", self.destination)
         ip("-n", self.source, "address", "add", self.source_address + "/24", "dev", "v0")
-        ip("-n", self.destination, "address", "add", "10.77.1.2/24", "dev", "v0")
+        ip("-n", self.destination, "address", "add", "192.0.2.2/24", "dev", "v0")
         for netns in (self.source, self.destination):
             ip("-n", netns, "link", "set", "v0", "up")
         return self
