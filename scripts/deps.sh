@@ -17,7 +17,7 @@ build-essential git patch xz-utils pkg-config debian-archive-keyring
 libprotobuf-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 libnl-3-dev libnl-route-3-dev libcap-dev libnet1-dev uuid-dev libbsd-dev
 libgnutls28-dev libnftables-dev
-python3 python3-protobuf python3-yaml libaio-dev iproute2 iptables nftables procps runc
+python3 python3-protobuf python3-yaml libaio-dev iproute2 iptables nftables procps openssl runc
 clang-format clang-tidy cppcheck shellcheck
 '
 kernel_packages='

@@ -6,9 +6,10 @@ memory stays at the source until the destination asks for it."""
 
 import os
 import shutil
+import subprocess
 
 from container_lib import MIB, Rig, unprivileged_userfaultfd
-from lib import Skip, check, finish, main, read, test
+from lib import Skip, check, check_log, finish, main, read, test
 
 SHARED, PRIVATE = 512, 16
 DEVICE = "/dev/userfaultfd"
@@ -142,6 +143,52 @@ def restore_fails(where):
         source.must_checkpoint()
         check(source.restore() == 0, "runc restore: " + source.errors("restore.log"))
         source.walk()
+
+
+@test
+def limit_below_contents(where):
+    """It does not fit the limit at the destination: nobody was told that it runs there, it goes on at the source"""
+    with Rig(where) as rig:
+        network = rig.network()
+        source = rig.container("source", 64, 16, netns=network.source, config=gives_up_soon("resume")).run()
+        destination = rig.container("destination", 64, 16, limit=60, netns=network.destination)
+        source.start_lazy_checkpoint(network.source_address, network.port)
+        copy_images(source, destination)
+        destination.start_daemon(*from_source(network))
+        check(destination.restore("--lazy-pages") != 0, "restored beyond its limit")
+        check(finish(destination.daemon) == 1, "the daemon says that all is well")
+        check_log(destination.log("lazy-pages.log"), r"Error.*lazy-shmem: .*[Oo]bject 0x[0-9a-f]+.*cgroup")
+        destination.check_gone()
+        check(source.finish_checkpoint() != 0, "runc checkpoint says that all is well")
+        check(source.state() == "running", "runc says that the container is " + str(source.state()))
+        source.walk()
+
+
+@test
+def tls(where):
+    """With certificates for both ends, from CRIU's configuration file at the source"""
+    with Rig(where) as rig:
+        network = rig.network()
+        certificate, key = make_certificate(where, network.source_address)
+        options = ["tls", "tls-cacert " + certificate, "tls-cert " + certificate, "tls-key " + key]
+        source = rig.container("source", 64, 16, netns=network.source, config=options).run()
+        destination = rig.container("destination", 64, 16, netns=network.destination)
+        source.start_lazy_checkpoint(network.source_address, network.port)
+        copy_images(source, destination)
+        words = [word for option in options for word in ("--" + option).split()]
+        destination.start_daemon(*from_source(network), *words)
+        destination.must_restore("--lazy-pages").walk()
+        destination.must_finish_daemon()
+        check(source.finish_checkpoint() == 0, "runc checkpoint: " + source.errors("dump.log"))
+
+
+def make_certificate(where, address):
+    """One that is its own authority"""
+    certificate, key = os.path.join(where, "cert.pem"), os.path.join(where, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+                    "-subj", "/CN=" + address, "-addext", "subjectAltName=IP:" + address, "-keyout", key,
+                    "-out", certificate], check=True, stderr=subprocess.DEVNULL)
+    return certificate, key
 
 
 def lose_destination(rig, how):
