@@ -213,6 +213,7 @@ def lost_after_it_ran(where):
     """It has run at the destination, so it never runs at the source again; there it stays, stopped"""
     with Rig(where) as rig:
         source = lose_destination(rig, "resume")
+        check_log(source.log("dump.log"), r"Error.*The destination is lost, the tasks may have run there: they stay stopped")
         pids = source.pids()
         check(len(pids) == 2 and all(stopped(pid) for pid in pids), "not two stopped processes: %s" % pids)
         check(source.runc("delete", "--force", source.name) == 0, "runc delete: " + source.errors("runc-delete.log"))
@@ -223,7 +224,9 @@ def lost_after_it_ran(where):
 def lost_and_killed(where):
     """--lazy-lost kill"""
     with Rig(where) as rig:
-        lose_destination(rig, "kill").check_gone()
+        source = lose_destination(rig, "kill")
+        check_log(source.log("dump.log"), r"Error.*The destination is lost, the tasks may have run there: they are killed")
+        source.check_gone()
 
 
 def stopped(pid):
