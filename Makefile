@@ -123,7 +123,7 @@ $(PLUGIN): $(OBJECTS)
 #
 RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) \
 	build/oracle/oracle build/.pycriu
-RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer
+RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer build/e2e/machine build/demo/kv
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
@@ -132,7 +132,7 @@ build/demo/%: demo/%.c Makefile | build/.deps
 build/bench/%: bench/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
 
-build/e2e/mapper build/e2e/leftovers build/e2e/writer: build/e2e/%: test/lib/%.c Makefile | build/.deps
+build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
 # In a container it is alone.
@@ -174,7 +174,7 @@ include kernel/rig/kernel.mk
 #
 # Checks. What they build with make wants its built-in rules, which we do without.
 #
-.PHONY: test test-upstream oracle soak demo bench lint
+.PHONY: test test-upstream oracle soak soak-migrate demo demo-migrate bench bench-transfer lint
 test: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= sh test/run.sh $(T)
 test-upstream: all criu-plain
@@ -186,6 +186,12 @@ soak: all $(RIG)
 	$(Q)test/oracle/oracle.py --seconds $(or $(SECONDS),600) --first-seed $(or $(FIRST),$$(date +%s))
 demo: all criu-plain $(RIG)
 	$(Q)MAKEFLAGS= demo/demo.sh
+demo-migrate: all criu-plain $(RIG)
+	$(Q)MAKEFLAGS= demo/migrate.sh
+soak-migrate: all $(RIG)
+	$(Q)MAKEFLAGS= MIGRATIONS=$(or $(MIGRATIONS),20) test/e2e/migrate.py cut_at_random_moments
+bench-transfer: all build/bench/transfer $(RIG)
+	$(Q)MAKEFLAGS= bench/transfer.py
 bench: all criu-plain build/bench/holder $(RIG)
 	$(Q)bench/before_resume.py
 lint: build/plugin/flags
@@ -237,6 +243,9 @@ help:
 #: soak [SECONDS=N]   random programs for so long, never the same
 #: lint               style and static analysis
 #: demo               see a restore that does not wait for its shared memory
+#: demo-migrate       a service moves to another machine: lazily, and by unpatched CRIU
+#: soak-migrate [MIGRATIONS=N]  migrations with the connection cut at a random moment
+#: bench-transfer     shared memory over the network, and a plain send and recv
 #: bench              what is filled before resume: how long that takes, and eager CRIU
 #: test-kernel [T=X]  boot Linux 5.10 with and without kernel/5.10, run kernel/test/guest
 #:                    in it; FLAVOUR=debug, KERNEL_SRC=TREE, ACCEL=kvm: kernel/README.md
