@@ -123,7 +123,7 @@ $(PLUGIN): $(OBJECTS)
 #
 RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) \
 	build/oracle/oracle build/.pycriu
-RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer build/e2e/machine build/demo/kv
+RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer build/e2e/machine build/e2e/migrant build/demo/kv
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
@@ -132,7 +132,7 @@ build/demo/%: demo/%.c Makefile | build/.deps
 build/bench/%: bench/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -o $@ $<
 
-build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine: build/e2e/%: test/lib/%.c Makefile | build/.deps
+build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine build/e2e/migrant: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
 # In a container it is alone.

@@ -9,11 +9,7 @@ import shutil
 import subprocess
 
 from container_lib import MIB, Rig, unprivileged_userfaultfd
-<<<<<<< HEAD
 from lib import Skip, check, check_log, finish, main, read, test
-=======
-from lib import Skip, check, finish, main, read, test
->>>>>>> 18ab998 (tests: a container whose destination fails, and with a user namespace; the page server's address)
 
 SHARED, PRIVATE = 512, 16
 DEVICE = "/dev/userfaultfd"
@@ -149,7 +145,6 @@ def restore_fails(where):
         source.walk()
 
 
-<<<<<<< HEAD
 @test
 def limit_below_contents(where):
     """It does not fit the limit at the destination: nobody was told that it runs there, it goes on at the source"""
@@ -196,8 +191,6 @@ def make_certificate(where, address):
     return certificate, key
 
 
-=======
->>>>>>> 18ab998 (tests: a container whose destination fails, and with a user namespace; the page server's address)
 def lose_destination(rig, how):
     """The source of a container whose daemon is killed when it runs at the destination"""
     network = rig.network()
@@ -220,10 +213,7 @@ def lost_after_it_ran(where):
     """It has run at the destination, so it never runs at the source again; there it stays, stopped"""
     with Rig(where) as rig:
         source = lose_destination(rig, "resume")
-<<<<<<< HEAD
         check_log(source.log("dump.log"), r"Error.*The destination is lost, the tasks may have run there: they stay stopped")
-=======
->>>>>>> 18ab998 (tests: a container whose destination fails, and with a user namespace; the page server's address)
         pids = source.pids()
         check(len(pids) == 2 and all(stopped(pid) for pid in pids), "not two stopped processes: %s" % pids)
         check(source.runc("delete", "--force", source.name) == 0, "runc delete: " + source.errors("runc-delete.log"))
@@ -234,13 +224,9 @@ def lost_after_it_ran(where):
 def lost_and_killed(where):
     """--lazy-lost kill"""
     with Rig(where) as rig:
-<<<<<<< HEAD
         source = lose_destination(rig, "kill")
         check_log(source.log("dump.log"), r"Error.*The destination is lost, the tasks may have run there: they are killed")
         source.check_gone()
-=======
-        lose_destination(rig, "kill").check_gone()
->>>>>>> 18ab998 (tests: a container whose destination fails, and with a user namespace; the page server's address)
 
 
 def stopped(pid):
