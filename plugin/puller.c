@@ -379,7 +379,7 @@ static const char *who_waits(struct puller *p, uint64_t done)
 
 static void refused(struct puller *p)
 {
-	pr_err("The page server refused, its log tells why; %s\n", who_waits(p, 0));
+	pr_err("The page server is of no use, see above; %s\n", who_waits(p, 0));
 	give_up(p, FILL_PEER_REFUSED, EACCES);
 }
 
@@ -480,11 +480,6 @@ static int take_answer(struct puller *p)
 	ret = page_server_shmem_answer(&shmid, &off, &nr);
 	if (ret == -EACCES) {
 		refused(p);
-		return 0;
-	}
-	if (ret == -EPROTO) {
-		pr_err("The page server sends what is no answer; %s\n", who_waits(p, 0));
-		give_up(p, FILL_PEER_LOST, EPROTO);
 		return 0;
 	}
 	if (ret)

@@ -330,10 +330,9 @@ int page_server_shmem_answer(uint32_t *shmid, uint64_t *off, uint32_t *nr_pages)
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (ret != sizeof(pi))
 		return -ECONNRESET;
-	if (pi.cmd == PS_IOV_REFUSED)
-		return -EACCES;
+	/* refused, or not what was asked for */
 	if (pi.cmd != encode_ps_cmd(PS_IOV_ADD_F, PE_PRESENT))
-		return -EPROTO;
+		return -EACCES;
 	*shmid = (uint32_t)pi.dst_id;
 	*off = pi.vaddr;
 	*nr_pages = pi.nr_pages;

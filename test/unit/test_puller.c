@@ -745,7 +745,7 @@ TEST(refuses_to_take_us_back)
 	lane_submit(lane, remote_job(1, fd, 3 * PG, PG), 0);
 	one_bad(1, FILL_PEER_REFUSED, EACCES, 3 * PG);
 	CHECK_EQ(peer->nr_conns, 2);
-	logged("The page server refused, its log tells why; object 0x1 waits for offset 0x3000 to 0x4000");
+	logged("The page server is of no use, see above; object 0x1 waits for offset 0x3000 to 0x4000");
 	stop();
 }
 
@@ -767,7 +767,7 @@ TEST(refuses_a_request)
 }
 
 /* Nothing of the answer is stored, and it does not get another chance */
-static void lies(enum peer_does how, const char *text)
+static void lies(enum peer_does how, enum fill_result result, int err, const char *text)
 {
 	int fd = new_memfd(20 * PG);
 
@@ -776,7 +776,7 @@ static void lies(enum peer_does how, const char *text)
 	start_both();
 	lane_submit(lane, remote_job(1, fd, 0, PG), 0);
 	lane_submit(lane, remote_job(2, fd, 4 * PG, 2 * PG), 0);
-	one_bad(2, FILL_PEER_LOST, EPROTO, 4 * PG);
+	one_bad(2, result, err, 4 * PG);
 	check_remote(fd, 1, 0, PG);
 	check_hole(fd, PG, 19 * PG);
 	CHECK_EQ(peer->nr_conns, 1);
@@ -787,32 +787,32 @@ static void lies(enum peer_does how, const char *text)
 
 TEST(lies_about_cmd)
 {
-	lies(PEER_LIE_CMD, "The page server sends what is no answer; object 0x2 waits for offset 0x4000");
+	lies(PEER_LIE_CMD, FILL_PEER_REFUSED, EACCES, "is of no use, see above; object 0x2 waits for offset 0x4000");
 }
 
 TEST(lies_about_object)
 {
-	lies(PEER_LIE_SHMID, "2 pages of object 0x3 at offset 0x4000 where 2 of object 0x2 at 0x4000 were asked for");
+	lies(PEER_LIE_SHMID, FILL_PEER_LOST, EPROTO, "2 pages of object 0x3 at offset 0x4000 where 2 of object 0x2 at 0x4000 were asked for");
 }
 
 TEST(lies_about_offset)
 {
-	lies(PEER_LIE_OFF, "2 pages of object 0x2 at offset 0x5000 where 2 of object 0x2 at 0x4000 were asked for");
+	lies(PEER_LIE_OFF, FILL_PEER_LOST, EPROTO, "2 pages of object 0x2 at offset 0x5000 where 2 of object 0x2 at 0x4000 were asked for");
 }
 
 TEST(lies_about_more_pages)
 {
-	lies(PEER_LIE_MORE_PAGES, "3 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
+	lies(PEER_LIE_MORE_PAGES, FILL_PEER_LOST, EPROTO, "3 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
 }
 
 TEST(lies_about_fewer_pages)
 {
-	lies(PEER_LIE_FEWER_PAGES, "1 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
+	lies(PEER_LIE_FEWER_PAGES, FILL_PEER_LOST, EPROTO, "1 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
 }
 
 TEST(lies_about_no_pages)
 {
-	lies(PEER_LIE_NO_PAGES, "0 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
+	lies(PEER_LIE_NO_PAGES, FILL_PEER_LOST, EPROTO, "0 pages of object 0x2 at offset 0x4000 where 2 of object 0x2 at 0x4000 were");
 }
 
 /*
