@@ -581,6 +581,7 @@ int puller_main(int sk, void *arg)
 		pr_err("Can't go on filling from the page server: %s\n", strerror(-ret));
 	else
 		ret = 0;
+	/* so that the server does not take it for a loss */
 	if (p.connected && !p.nr_sent) {
 		page_server_shmem_close();
 		p.connected = false;

@@ -155,6 +155,13 @@ static bool take_question(struct conn *c, struct page_server_iov *pi)
 {
 	if (!recv_all(c->sk, pi, sizeof(*pi)))
 		return false;
+	if (pi->cmd == PS_IOV_CLOSE) {
+		int32_t status = 0;
+
+		CHECK_EQ(send(c->sk, &status, sizeof(status), MSG_NOSIGNAL), sizeof(status));
+		peer->nr_farewells++;
+		return false;
+	}
 	CHECK_EQ(pi->cmd, PS_IOV_GET_SHMEM);
 	CHECK(pi->nr_pages && pi->nr_pages <= PS_SHMEM_MAX_PAGES && !(pi->vaddr % PG));
 	CHECK(peer->nr_questions < PEER_QUESTIONS);
@@ -295,9 +302,14 @@ void page_server_shmem_disconnect(void)
 	sk = -1;
 }
 
-/* The fake server need not be told */
 void page_server_shmem_close(void)
 {
+	struct page_server_iov pi = { .cmd = PS_IOV_CLOSE };
+	int32_t status;
+
+	/* it may be gone */
+	if (send(sk, &pi, sizeof(pi), MSG_NOSIGNAL) == sizeof(pi))
+		recv_all(sk, &status, sizeof(status));
 	page_server_shmem_disconnect();
 }
 

@@ -40,7 +40,7 @@ struct peer {
 	volatile unsigned int open;	    /* see gather */
 
 	/* what the server has seen */
-	volatile unsigned int nr_conns, nr_ended, nr_questions;
+	volatile unsigned int nr_conns, nr_ended, nr_questions, nr_farewells;
 	struct {
 		unsigned int conn;
 		uint64_t shmid, off;

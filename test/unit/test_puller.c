@@ -255,6 +255,7 @@ static void contents(void)
 	/* what is adjacent was asked for together */
 	CHECK_EQ(peer->nr_questions, 3);
 	CHECK_EQ(peer->nr_conns, 1);
+	CHECK_EQ(peer->nr_farewells, 1);
 	CHECK_EQ(strlen(unit_log()), 0);
 }
 
@@ -715,6 +716,7 @@ TEST(ends_while_waiting)
 	/* the first page is there, and the rest will never come */
 	WAIT_FOR(lseek(fd, 0, SEEK_DATA) == 0);
 	stop();
+	CHECK_EQ(peer->nr_farewells, 0);
 }
 
 /*
