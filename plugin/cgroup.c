@@ -26,14 +26,19 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
+static bool is_octal(char c)
+{
+	return c >= '0' && c <= '7';
+}
+
 /* \040 and the like, in place */
 static void unescape(char *s)
 {
 	char *to = s;
 
 	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
-			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+		if (s[0] == '\\' && is_octal(s[1]) && is_octal(s[2]) && is_octal(s[3])) {
+			*to++ = (char)((s[1] & 7) * 64 + (s[2] & 7) * 8 + (s[3] & 7));
 			s += 3;
 		} else {
 			*to++ = *s;
@@ -67,7 +72,7 @@ static int find_path(FILE *f, char *path, size_t size, bool *v2)
 		ret = strlen(p) < size ? 0 : -ENAMETOOLONG;
 		if (ret)
 			break;
-		strcpy(path, p);
+		memcpy(path, p, strlen(p) + 1);
 		*v2 = unified;
 		if (!unified)
 			break;
@@ -248,6 +253,7 @@ static int read_level(const struct memcg *cg, size_t level, const char *file, ch
 	size_t len;
 	FILE *f;
 
+	buf[0] = '\0';
 	snprintf(path, sizeof(path), "%.*s/%s", (int)level, cg->path, file);
 	f = fopen(path, "re");
 	if (!f)
@@ -279,13 +285,14 @@ static int read_number(const struct memcg *cg, size_t level, const char *file, u
 /* The number behind a word at the beginning of a line, 0 if there is none */
 static uint64_t read_word(const char *text, const char *word)
 {
-	size_t len = strlen(word);
+	unsigned long long value;
+	char name[64];
 	const char *p;
 
 	for (p = text; p; p = strchr(p, '\n')) {
 		p += *p == '\n';
-		if (!strncmp(p, word, len) && (p[len] == ' ' || p[len] == ':'))
-			return strtoull(p + len + 1, NULL, 10);
+		if (sscanf(p, "%63s %llu", name, &value) == 2 && !strcmp(name, word))
+			return value;
 	}
 	return 0;
 }
@@ -375,7 +382,7 @@ uint64_t free_swap(void)
 
 	if (read_level(&proc, strlen(proc.path), "meminfo", text, sizeof(text)))
 		return 0;
-	return read_word(text, "SwapFree") << 10;
+	return read_word(text, "SwapFree:") << 10;
 }
 
 uint64_t memcg_oom_kills(const struct memcg *cg)

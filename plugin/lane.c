@@ -141,15 +141,15 @@ static int pack(struct luggage *lug, const struct fill_job *job)
 	int ret = 0;
 
 	*lug = (struct luggage){ .fds = { job->obj_fd }, .nr_fds = 1, .segs_fd = -1 };
-	lug->segs = malloc(len ? len : 1);
+	lug->segs = calloc(job->nr_segs + 1, sizeof(job->segs[0]));
 	if (!lug->segs)
 		return -ENOMEM;
 
-	memcpy(lug->segs, job->segs, len);
 	for (i = 0; i < job->nr_segs && ret >= 0; i++) {
-		if (lug->segs[i].src_fd == SEG_REMOTE)
+		lug->segs[i] = job->segs[i];
+		if (job->segs[i].src_fd == SEG_REMOTE)
 			continue;
-		ret = add_fd(lug, lug->segs[i].src_fd);
+		ret = add_fd(lug, job->segs[i].src_fd);
 		lug->segs[i].src_fd = ret;
 	}
 	if (ret < 0)

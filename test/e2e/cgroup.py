@@ -320,6 +320,7 @@ def limit_of_a_parent(where):
             tree.start_daemon()
             check_refused(tree, tree.restore("--lazy-pages"),
                           r"Error.*The cgroup %s has room for \d+ bytes, and %d" % (above.path, 64 * MIB))
+            check_log(tree.log("restore.log"), r"Error.*did not take over the contents")
             above.limit(96 * MIB)
             tree.lazy_restore()
             check_success(tree)
@@ -334,7 +335,8 @@ def limit_too_small_before_resume(where):
     with tree_in_cgroup(where, leftovers=["sysv"]) as tree:
         tree.tasks.limit(tree.tasks.usage() + 12 * MIB)
         tree.start_daemon(env=slow_disk(20))
-        check_refused(tree, tree.restore("--lazy-pages"), r"Error.*The cgroup %s has room for \d+ bytes" % tree.tasks.path)
+        check_refused(tree, tree.restore("--lazy-pages"), r"Error.*The cgroup %s has room for \d+ bytes" % tree.tasks.path,
+                      r"Error.*No plugin takes over the contents")
 
 
 def in_window(tree):
