@@ -67,8 +67,6 @@ static int find_path(FILE *f, char *path, size_t size, bool *v2)
 		/* version 1 has it if version 1 knows it; the other one then has not */
 		if (!unified && !has_word(controllers + 1, "memory"))
 			continue;
-		if (unified && !ret)
-			continue;
 		ret = strlen(p) < size ? 0 : -ENAMETOOLONG;
 		if (ret)
 			break;
