@@ -17,7 +17,7 @@ class Proxy:
         self.lock = threading.Lock()
         self.passed = self.connections = self.cuts = 0
         self.cut_at = None  # as a number of bytes that have passed
-        self.stalled = self.closed = self.refusing = self.over = False
+        self.stalled = self.refusing = self.refusing_after_cut = self.over = False
         self.listener = pair.destination.on_net(lambda: socket.create_server(("127.0.0.1", 0)))
         self.address, self.port = "127.0.0.1", self.listener.getsockname()[1]
         self.listener.settimeout(0.05)
@@ -43,7 +43,7 @@ class Proxy:
                 continue
             except OSError:
                 return
-            if self.refusing:
+            if self.refusing or (self.cuts and self.refusing_after_cut):
                 near.close()
                 continue
             try:
