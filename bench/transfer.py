@@ -52,13 +52,14 @@ def ours(mib, where):
         base = pair.destination.counters()[0]
         restore = m.start_restore("--lazy-pages")
         log = os.path.join(pair.destination.dir, "lazy-pages.log")
-        begun = end = None
+        begun, end, text = None, None, ""
         with open(log, errors="replace") as f:
             while end is None:
                 now = time.monotonic()
                 if begun is None and pair.destination.counters()[0] - base > 1 << 20:
                     begun = now
-                if " done: size=" in f.read():
+                text = text[-64:] + f.read()
+                if " done: size=" in text:
                     end = now
                 lib.check(m.daemon.poll() is None or end, "the daemon failed: " + pair.destination.errors("lazy-pages.log"))
                 time.sleep(0.001)

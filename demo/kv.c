@@ -54,7 +54,7 @@ struct request {
 };
 
 struct answer {
-	uint64_t seq;
+	uint64_t seq, at; /* at: by the clock of the service, the client may get no processor */
 	uint32_t op, nr;
 	struct {
 		uint64_t version, hash;
@@ -63,7 +63,7 @@ struct answer {
 
 /* In RECORDS; times are CLOCK_MONOTONIC in ns */
 struct record {
-	uint64_t asked, answered;
+	uint64_t asked, answered, at;
 	uint32_t side, op;
 };
 
@@ -193,6 +193,7 @@ static int serve(const char *path, unsigned long mib, const char *ready)
 		if (q.key >= keys || (q.op == LOOK && q.key + SWEEP > keys))
 			continue;
 		serve_one(table, &q, &a);
+		a.at = now();
 		sendto(sk, &a, offsetof(struct answer, of) + a.nr * sizeof(a.of[0]), MSG_DONTWAIT,
 		       (struct sockaddr *)&from, len);
 	}
@@ -291,7 +292,7 @@ static void take_answers(int side, FILE *records)
 
 	while (recv(sockets[side], &a, sizeof(a), MSG_DONTWAIT) > 0) {
 		struct slot *s = &slots[a.seq % SLOTS];
-		struct record r = { s->asked, now(), (uint32_t)side, a.op };
+		struct record r = { s->asked, now(), a.at, (uint32_t)side, a.op };
 
 		if (!s->busy || s->q.seq != a.seq) {
 			late[side]++;

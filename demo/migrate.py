@@ -83,8 +83,8 @@ def migrate(kind, mib):
 
 def measure(client, start, complete, sent, pages):
     records = client.records()
-    last = max(r[1] for r in records if r[2] == 0)
-    first = min(r[1] for r in records if r[2] == 1)
+    last = max(r[4] for r in records if r[2] == 0)
+    first = min(r[4] for r in records if r[2] == 1)
     # the window in which pages are missing; after an eager migration, its first second
     end = max(complete, first + 1)
     times = [r[1] - r[0] for r in records if r[2] == 1 and first <= r[0] < end]
@@ -97,7 +97,7 @@ def measure(client, start, complete, sent, pages):
         "requests_in_window": len(times),
         "pages_looked_at": pages,
         "pages_wrong": client.summary["wrong"],
-        "answers": [round((r[1] - start) * 1000, 1) for r in records if r[1] > start - 1],
+        "answers": [round((r[4] - start) * 1000, 1) for r in records if r[4] > start - 1],
     }
 
 

@@ -10,7 +10,7 @@ import lib
 import machines
 
 KV = os.path.join(lib.BUILD, "demo", "kv")
-RECORD = struct.Struct("=QQII")
+RECORD = struct.Struct("=QQQII")
 PAGES = 256  # in a MiB
 
 
@@ -50,13 +50,14 @@ class Client:
             lib.finish(self.process)
 
     def records(self):
-        """Tuples of when a request was sent and answered, in seconds, by whom, and its kind"""
+        """Tuples of when a request was sent and answered, in seconds, by whom, its kind, and
+        when by the clock of the service"""
         if os.path.exists(self.records_file):
             with open(self.records_file, "rb") as f:
                 f.seek(len(self.seen) * RECORD.size)
                 data = f.read()
             data = data[:len(data) - len(data) % RECORD.size]
-            self.seen += [(a / 1e9, b / 1e9, side, op) for a, b, side, op in RECORD.iter_unpack(data)]
+            self.seen += [(a / 1e9, b / 1e9, side, op, at / 1e9) for a, b, at, side, op in RECORD.iter_unpack(data)]
         return self.seen
 
     def answered(self, side):
@@ -88,6 +89,6 @@ class Client:
 
     def check_never_both(self):
         """No answer of the source after the first of the destination"""
-        first = min((r[1] for r in self.records() if r[2] == 1), default=None)
-        last = max((r[1] for r in self.records() if r[2] == 0), default=None)
+        first = min((r[4] for r in self.records() if r[2] == 1), default=None)
+        last = max((r[4] for r in self.records() if r[2] == 0), default=None)
         lib.check(first is None or last is None or last < first, "the source answered after the destination did")
