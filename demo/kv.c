@@ -6,7 +6,7 @@
  *      two processes answer requests, all from one anonymous shared object: a
  *      table with a value of one page for each key. READY appears when it is filled.
  *
- *   kv ask SOCKET-A SOCKET-B MINE KEYS RECORDS
+ *   kv ask SOCKET-A SOCKET-B MINE KEYS RECORDS PID-A PID-A
  *      reads and writes random keys until SIGTERM, about 2000 a second. Each request
  *      goes to both places where the service may be; whoever runs it answers.
  *      RECORDS gets a struct record for each answer. Then it looks at each page once.
@@ -54,7 +54,7 @@ struct request {
 };
 
 struct answer {
-	uint64_t seq, at; /* at: by the clock of the service, the client may get no processor */
+	uint64_t seq, at; /* at: when it was given: the client may get no processor */
 	uint32_t op, nr;
 	struct {
 		uint64_t version, hash;
@@ -81,12 +81,17 @@ static uint64_t word_of(uint64_t key, uint64_t version, size_t i)
 	return mix(((key << 9) + i) ^ (version << 44)) | 1; /* never zero */
 }
 
-static uint64_t now(void)
+static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t now(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 static void __attribute__((noreturn)) die(const char *what)
@@ -193,7 +198,8 @@ static int serve(const char *path, unsigned long mib, const char *ready)
 		if (q.key >= keys || (q.op == LOOK && q.key + SWEEP > keys))
 			continue;
 		serve_one(table, &q, &a);
-		a.at = now();
+		/* CRIU restores tasks with a CLOCK_MONOTONIC that goes on from the dump */
+		a.at = clock_ns(CLOCK_REALTIME);
 		sendto(sk, &a, offsetof(struct answer, of) + a.nr * sizeof(a.of[0]), MSG_DONTWAIT,
 		       (struct sockaddr *)&from, len);
 	}
@@ -211,6 +217,7 @@ struct slot {
 static struct slot slots[SLOTS];
 static struct sockaddr_un places[2];
 static int sockets[2];
+static pid_t pids_of_a[2];
 static uint64_t keys, *versions, seq;
 static unsigned long wrong, answers[2], late[2];
 static volatile sig_atomic_t over;
@@ -286,13 +293,35 @@ static void verify(const struct slot *s, const struct answer *a, int side)
 	}
 }
 
-static void take_answers(int side, FILE *records)
+/*
+ * Who has answered is told by the pid: what was queued at A when it was dumped is answered by B, but to
+ * the socket that belongs to A.
+ */
+static int receive(int sk, struct answer *a)
+{
+	char control[CMSG_SPACE(sizeof(struct ucred))];
+	struct iovec iov = { a, sizeof(*a) };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+	struct ucred *from;
+
+	if (recvmsg(sk, &m, MSG_DONTWAIT) <= 0)
+		return -1;
+	c = CMSG_FIRSTHDR(&m);
+	if (!c || c->cmsg_type != SCM_CREDENTIALS)
+		die("nobody has sent it");
+	from = (struct ucred *)CMSG_DATA(c);
+	return from->pid != pids_of_a[0] && from->pid != pids_of_a[1];
+}
+
+static void take_answers(int sk, FILE *records)
 {
 	struct answer a;
+	int side;
 
-	while (recv(sockets[side], &a, sizeof(a), MSG_DONTWAIT) > 0) {
+	while ((side = receive(sk, &a)) >= 0) {
 		struct slot *s = &slots[a.seq % SLOTS];
-		struct record r = { s->asked, now(), a.at, (uint32_t)side, a.op };
+		struct record r = { s->asked, now(), a.at - (clock_ns(CLOCK_REALTIME) - now()), (uint32_t)side, a.op };
 
 		if (!s->busy || s->q.seq != a.seq) {
 			late[side]++;
@@ -325,7 +354,7 @@ static void wait_and_take(FILE *records, int ms)
 
 	poll(p, 2, ms);
 	for (i = 0; i < 2; i++)
-		take_answers(i, records);
+		take_answers(sockets[i], records);
 	for (i = 0; i < SLOTS; i++)
 		if (slots[i].busy && now() > slots[i].again)
 			send_request(&slots[i]);
@@ -359,13 +388,16 @@ static int ask_all(char **argv)
 	FILE *records;
 	uint64_t next, end;
 	char path[256];
-	int i;
+	int i, one = 1;
 
 	for (i = 0; i < 2; i++) {
 		places[i].sun_family = AF_UNIX;
 		strncpy(places[i].sun_path, argv[i], sizeof(places[i].sun_path) - 1);
 		snprintf(path, sizeof(path), "%s.%d", argv[2], i);
 		sockets[i] = bound(path);
+		pids_of_a[i] = atoi(argv[5 + i]);
+		if (setsockopt(sockets[i], SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)))
+			die("SO_PASSCRED");
 	}
 	keys = strtoull(argv[3], NULL, 10);
 	versions = calloc(keys, sizeof(*versions));
@@ -399,8 +431,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 5 && !strcmp(argv[1], "serve"))
 		return serve(argv[2], strtoul(argv[3], NULL, 10), argv[4]);
-	if (argc == 7 && !strcmp(argv[1], "ask"))
+	if (argc == 9 && !strcmp(argv[1], "ask"))
 		return ask_all(argv + 2);
-	fprintf(stderr, "usage: kv serve SOCKET MIB READY | ask SOCKET-A SOCKET-B MINE KEYS RECORDS\n");
+	fprintf(stderr, "usage: kv serve SOCKET MIB READY | ask SOCKET-A SOCKET-B MINE KEYS RECORDS PID-A PID-A\n");
 	return 2;
 }

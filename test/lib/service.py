@@ -37,7 +37,8 @@ class Client:
         self.out = os.path.join(where, "client.out")
         with open(self.out, "w") as out:
             self.process = lib.popen([KV, "ask"] + service.sockets() + [os.path.join(where, "client"),
-                                                                       str(service.pages), self.records_file],
+                                                                       str(service.pages), self.records_file]
+                                     + [str(p) for p in service.tasks(service.source)],
                                      stdout=out, stderr=out)
         self.summary, self.seen = {}, []
 
@@ -51,7 +52,7 @@ class Client:
 
     def records(self):
         """Tuples of when a request was sent and answered, in seconds, by whom, its kind, and
-        when by the clock of the service"""
+        when the service gave the answer"""
         if os.path.exists(self.records_file):
             with open(self.records_file, "rb") as f:
                 f.seek(len(self.seen) * RECORD.size)
