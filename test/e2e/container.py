@@ -108,6 +108,20 @@ def plugin_from_runc_conf(where):
 
 
 @test
+def deleted_in_window(where):
+    """Nobody waits for its memory any more: the daemon ends, and no process of it stays in the cgroup"""
+    with Rig(where) as rig:
+        c = rig.container("c", shared=512).run().must_checkpoint()
+        c.start_daemon(env=slow_disk(50), cgroup=rig.cgroup("daemon"))
+        c.must_restore("--lazy-pages")
+        check(lazy_flags(c.pids()[0]), "the window closed before it could be looked at")
+        check(c.runc("delete", "--force", c.name) == 0, "runc delete: " + c.errors("runc-delete.log"))
+        c.check_gone()
+        check(not os.path.exists(c.cgroup.path), "its cgroup is left, with %s" % c.cgroup.pids())
+        c.must_finish_daemon()
+
+
+@test
 def daemon_killed(where):
     """The container dies with its daemon; it does not run on zeroes"""
     with Rig(where) as rig:

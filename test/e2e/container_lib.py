@@ -3,6 +3,7 @@
 and memory cgroups."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -86,6 +87,7 @@ class Container:
         self.pages = (shared + private) * MIB // 4096 - 1  # the first has the counter
         self.daemon = None
         self.checkpointing = None
+        self.commands = []
         self.env = dict(os.environ, PATH=PATH, CRIU_LIBS_DIR=PLUGIN_DIR)
         for d in (self.rootfs, self.images, self.work):
             os.makedirs(d, exist_ok=True)
@@ -141,8 +143,10 @@ class Container:
     def start_runc(self, action, *args, env=None, pass_fds=()):
         # a container keeps what it gets for stdout and stderr
         log = os.path.join(self.work, "runc-" + action + ".log")
-        return popen(self.command("--log", log, action, *args), env=env or self.env, stdout=subprocess.DEVNULL,
-                     stderr=subprocess.DEVNULL, pass_fds=pass_fds)
+        p = popen(self.command("--log", log, action, *args), env=env or self.env, stdout=subprocess.DEVNULL,
+                  stderr=subprocess.DEVNULL, pass_fds=pass_fds)
+        self.commands.append(p)
+        return p
 
     def runc(self, action, *args, env=None):
         """Returns the status of a command of runc."""
@@ -279,15 +283,18 @@ class Container:
 
     def end(self):
         """Whatever its state; a test that failed leaves its logs beside its directory's other files"""
-        for p in (self.daemon, self.checkpointing):
+        for p in [self.daemon, self.checkpointing] + self.commands:
             if p and p.poll() is None:
                 kill_tree(p.pid)
                 finish(p)
         self.runc("delete", "--force", self.name)
-        for name in os.listdir(self.work):
+        for name in os.listdir(self.work) if os.path.isdir(self.work) else ():
             if name.endswith(".log"):
                 shutil.copy(os.path.join(self.work, name), os.path.join(self.dir, os.path.basename(self.bundle) + "-" + name))
         wait_for(lambda: not self.pids(), "the container can not be killed")
+        for path in glob.glob("/sys/fs/cgroup/*/" + self.cgroup.name) + ["/sys/fs/cgroup/" + self.cgroup.name]:
+            with contextlib.suppress(OSError):  # runc has removed it, unless it was killed
+                os.rmdir(path)
 
 
 class Network:
@@ -342,6 +349,19 @@ def unprivileged_userfaultfd(value):
             f.write(before)
 
 
+def unmount_below(where):
+    """A criu that was killed leaves the machine's cgroups mounted in its work directory, and
+    who removes that directory removes all cgroups that have no process"""
+    def mounts():
+        return [line.split()[1] for line in read("/proc/self/mounts").splitlines() if line.split()[1].startswith(where + "/")]
+
+    for path in reversed(mounts()):
+        subprocess.run(["umount", "--lazy", path], check=False)
+    if mounts():
+        print("not ok: still mounted, so nothing is removed: %s" % mounts(), flush=True)
+        os._exit(1)
+
+
 class Rig:
     """Ends what a test has made, in reverse order, however the test ends."""
 
@@ -356,6 +376,7 @@ class Rig:
 
     def __exit__(self, *exc):
         with contextlib.ExitStack() as stack:  # the others too if one fails
+            stack.callback(unmount_below, self.where)
             for end in self.made:
                 stack.callback(end)
 
