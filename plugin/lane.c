@@ -278,13 +278,17 @@ void lane_promote(struct lane *lane, const void *owner, uint64_t off)
 	}
 
 	job = jobs_find(&lane->sent, owner, off);
-	if (!job || lane->dead)
+	if (!job || job->urgent || lane->dead)
 		return;
 
-	/* the job comes in any case: if the socket is full, then not before others */
+	/*
+	 * The job comes in any case: if the socket is full, then not before others.
+	 * Said once, however many wait: what nobody answers must not fill the socket.
+	 */
 	msg.cookie = job->cookie;
 	msg.off = job->off;
-	send_msg(lane, &msg, NULL);
+	if (!send_msg(lane, &msg, NULL))
+		job->urgent = 1;
 }
 
 /*

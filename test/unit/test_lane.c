@@ -407,6 +407,56 @@ TEST(promotes)
 	lane_stop(lane);
 }
 
+/* Has the first job and stops, answers it and stops, and looks at what else there is only then */
+static int slow_to_look(int sk, void *arg)
+{
+	struct fill_job *job;
+	int promote;
+
+	(void)arg;
+	CHECK_EQ(lane_recv(sk, &job, &promote), 1);
+	CHECK_SYS(raise(SIGSTOP));
+	CHECK_EQ(lane_reply(sk, job), 0);
+	CHECK_SYS(raise(SIGSTOP));
+	while (lane_recv(sk, &job, &promote) == 1)
+		if (!promote)
+			CHECK_EQ(lane_reply(sk, job), 0);
+	return 0;
+}
+
+static void wait_stopped(const struct lane *lane)
+{
+	int status;
+
+	CHECK_EQ(waitpid(lane_pid(lane), &status, WUNTRACED), lane_pid(lane));
+	CHECK(WIFSTOPPED(status));
+}
+
+/* Many wait for a job that takes long: that is not in the way of the next one when it is done */
+TEST(promoted_by_many)
+{
+	int obj = new_memfd(8 * PG), img = new_memfd(PG), i;
+	struct lane *lane = start(slow_to_look, NULL);
+	struct fill_job *job;
+
+	lane_submit(lane, new_job(&obj, obj, img, 0, 4), 0);
+	wait_stopped(lane);
+	for (i = 0; i < 5000; i++)
+		lane_promote(lane, &obj, 0);
+	CHECK_SYS(kill(lane_pid(lane), SIGCONT));
+	free(wait_job(lane));
+
+	wait_stopped(lane);
+	lane_submit(lane, new_job(&obj, obj, img, 4, 4), 0);
+	CHECK(!lane_reap(lane));
+	CHECK_SYS(kill(lane_pid(lane), SIGCONT));
+	job = wait_job(lane);
+	CHECK_EQ(job->result, FILL_OK);
+	CHECK_EQ(job->off, 4 * PG);
+	free(job);
+	lane_stop(lane);
+}
+
 /* Urgent ones go before those that are still here, in the order they came */
 TEST(urgent_first)
 {
