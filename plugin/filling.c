@@ -200,7 +200,9 @@ static void reap(struct fill_job *jobs)
 int filling_event(void)
 {
 	tasks_retry();
-	reap(fill_reap(pool));
+	/* a process may have ended before there is work for threads */
+	if (pool)
+		reap(fill_reap(pool));
 	reap(routes_reap());
 	filling_more();
 	if (objects_started())

@@ -370,6 +370,28 @@ def filler_killed_before_resume(where):
 
 
 @test
+def filler_killed_before_there_is_work(where):
+    """All is lazy, so nothing is filled before resume, and the daemon has no threads"""
+    with tree_in_cgroup(where, "-m", "8", "-c") as tree:
+        tree.start_daemon()
+        script = os.path.join(where, "kill-filler")
+        with open(script, "w") as f:
+            f.write("""#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0
+for p in $(cat %s/cgroup.procs); do
+    [ "$(cat /proc/$p/comm)" = lazyshm-fill ] || continue
+    kill -9 "$p"
+    # until the daemon knows, or is dead
+    while [ -d "/proc/$p" ] && readlink /proc/%d/exe >/dev/null; do :; done
+done
+""" % (tree.tasks.path, tree.daemon.pid))
+        os.chmod(script, 0o755)
+        tree.restore("--lazy-pages", "--action-script", script)  # may see the tasks die, or be done by then
+        check_death(tree, r"Error.*the process that brings them was killed by signal 9 ",
+                    r"Error.*Killed %d \(ledger\)" % tree.pids[0], r"Error.*object 0x[0-9a-f]+ failed")
+
+
+@test
 def limit_lowered_in_the_window(where):
     """The kernel ends who fills, and not the tasks; they die for a reason"""
     with tree_in_cgroup(where, "-m", "64") as tree:
