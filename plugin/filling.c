@@ -139,8 +139,8 @@ static void job_failed(struct object *obj, const struct fill_job *job)
 {
 	char why[PATH_MAX + 128];
 
-	/* a hole may be wanted when all else has come */
-	if (obj->state != OBJECT_FILLING && job->way != FILL_ALLOCATE)
+	/* a hole may be wanted when all else has come, but not by who was let go since */
+	if (obj->state != OBJECT_FILLING && (job->way != FILL_ALLOCATE || list_empty(&obj->waiters)))
 		return;
 
 	switch (job->result) {
