@@ -46,7 +46,7 @@ struct route {
 	struct memcg cg;
 	bool known;	       /* cg is */
 	bool foreign;	       /* not the daemon's, so that its processes enter it */
-	struct route *instead; /* it could not be entered */
+	struct route *instead; /* of objects to come: it could not be entered */
 	uint64_t oom_kills;    /* before our processes were there */
 	struct process procs[NR_KINDS];
 
@@ -252,7 +252,7 @@ int route_of(struct object *obj, pid_t opener)
 	if (err && r && r->foreign) {
 		pr_warn("Shared memory of the cgroup %s is charged to this daemon's: no process of ours can be in there: %s\n",
 			r->cg.path, strerror(-err));
-		stop_processes(r);
+		/* those that are there may have work for objects that came before */
 		r->instead = own;
 		r = own;
 		err = start_processes(r, obj);
@@ -463,7 +463,7 @@ int routes_check_room(void (*with_each)(struct object *obj))
 	size_t level;
 
 	list_for_each_entry(r, &routes, l) {
-		if (!r->known || r->instead)
+		if (!r->known)
 			continue;
 		for (level = r->cg.charged_len; level; level = memcg_parent(&r->cg, level))
 			if (check_level(r, level, with_each))
