@@ -92,14 +92,14 @@ static bool submit_background(struct object *obj)
 	struct fill_job *job;
 	unsigned long page;
 
-	if (!object_wants_fill(obj))
+	if (!object_wants_fill(obj) || !obj->map.empty)
 		return false;
 
 	page = page_map_next_empty(&obj->map, obj->cursor);
 	if (page == obj->map.pages)
 		page = page_map_next_empty(&obj->map, 0);
-	if (page == obj->map.pages)
-		return false;
+	/* what is behind us need not be looked at again, it may be much */
+	obj->cursor = page;
 
 	e = extents_from(&obj->extents, (uint64_t)page * obj->page_size);
 	if (!route_is_idle(obj, e && e->src_fd == SEG_REMOTE))

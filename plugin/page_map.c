@@ -54,6 +54,8 @@ void page_map_set(struct page_map *pm, unsigned long page, unsigned long nr, enu
 	for (i = page; i < page + nr; i++) {
 		pm->left -= is_left(pm->state[i]);
 		pm->left += is_left(state);
+		pm->empty -= pm->state[i] == PAGE_EMPTY;
+		pm->empty += state == PAGE_EMPTY;
 		pm->state[i] = state;
 	}
 }

@@ -31,7 +31,8 @@ enum page_state {
 struct page_map {
 	uint8_t *state; /* enum page_state */
 	unsigned long pages;
-	unsigned long left; /* pages EMPTY, FILLING or DOOMED */
+	unsigned long left;  /* pages EMPTY, FILLING or DOOMED */
+	unsigned long empty; /* pages EMPTY */
 	int fd;
 };
 

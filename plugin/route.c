@@ -396,17 +396,9 @@ const char *route_why_died(const struct object *obj, int status, char *buf, size
 /* Bytes that object is still to be charged for: hugetlb pages are not charged to memory cgroups */
 static uint64_t bytes_to_come(const struct object *obj)
 {
-	unsigned long page, n = 0, nr;
-
 	if (obj->state != OBJECT_FILLING || object_is_huge(obj))
 		return 0;
-
-	for (page = page_map_next_empty(&obj->map, 0); page < obj->map.pages;
-	     page = page_map_next_empty(&obj->map, page + nr)) {
-		nr = page_map_run(&obj->map, page, obj->map.pages - page);
-		n += nr;
-	}
-	return (uint64_t)n * obj->page_size;
+	return (uint64_t)obj->map.empty * obj->page_size;
 }
 
 static bool counts_for(const struct object *obj, const struct route *r, size_t level)

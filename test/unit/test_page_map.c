@@ -29,6 +29,15 @@ static unsigned long count_left(const struct page_map *pm)
 	return nr;
 }
 
+static unsigned long count_empty(const struct page_map *pm)
+{
+	unsigned long i, nr = 0;
+
+	for (i = 0; i < pm->pages; i++)
+		nr += page_map_get(pm, i) == PAGE_EMPTY;
+	return nr;
+}
+
 TEST(init_and_fini)
 {
 	int fds = unit_count_fds();
@@ -98,8 +107,10 @@ TEST(left_over_a_life)
 	CHECK_EQ(pm.left, 100);
 	page_map_set(&pm, 0, 64, PAGE_FILLING);
 	CHECK_EQ(pm.left, 100);
+	CHECK_EQ(pm.empty, 36);
 	page_map_punched(&pm, 60, 10); /* 4 in the job, 6 waiting */
 	CHECK_EQ(pm.left, 94);
+	CHECK_EQ(pm.empty, 30);
 	page_map_set(&pm, 0, 60, PAGE_FILLED);
 	CHECK_EQ(pm.left, 34);
 	page_map_set(&pm, 60, 4, PAGE_HOLE);
@@ -139,6 +150,7 @@ TEST(left_is_a_count)
 		else
 			page_map_punched(&pm, page, nr);
 		CHECK_EQ(pm.left, count_left(&pm));
+		CHECK_EQ(pm.empty, count_empty(&pm));
 	}
 	page_map_fini(&pm);
 }
@@ -213,6 +225,7 @@ TEST(punched_in_each_state)
 		CHECK_EQ(page_map_get(&pm, i), in ? expect[was] : was);
 	}
 	CHECK_EQ(pm.left, count_left(&pm));
+	CHECK_EQ(pm.empty, count_empty(&pm));
 	page_map_fini(&pm);
 }
 
