@@ -9,8 +9,11 @@
 #include "filler.h"
 #include "lane.h"
 
-/* 1, or what lane_recv() says of the end */
-static int take(struct fill_pool *pool, int sk)
+/* Jobs, each with some descriptors; the others wait in the lane's socket */
+#define MAX_JOBS 256
+
+/* 1, or what lane_recv() says of the end. nr: of the jobs in the pool. */
+static int take(struct fill_pool *pool, int sk, unsigned int *nr)
 {
 	struct fill_job *job;
 	int promote, ret;
@@ -21,6 +24,7 @@ static int take(struct fill_pool *pool, int sk)
 
 	if (!promote && job->way != FILL_ALLOCATE) {
 		fill_submit(pool, job, job->urgent);
+		++*nr;
 		return 1;
 	}
 
@@ -36,7 +40,7 @@ static int take(struct fill_pool *pool, int sk)
 	return ret;
 }
 
-static int give_back(struct fill_pool *pool, int sk)
+static int give_back(struct fill_pool *pool, int sk, unsigned int *nr)
 {
 	struct fill_job *job, *next;
 	uint64_t n;
@@ -50,6 +54,7 @@ static int give_back(struct fill_pool *pool, int sk)
 		if (!ret)
 			ret = lane_reply(sk, job);
 		lane_job_free(job);
+		--*nr;
 	}
 	return ret;
 }
@@ -60,19 +65,21 @@ static int relay(struct fill_pool *pool, int sk)
 		{ .fd = sk, .events = POLLIN },
 		{ .fd = fill_pool_eventfd(pool), .events = POLLIN },
 	};
+	unsigned int nr = 0;
 	int ret;
 
 	while (1) {
+		pfd[0].events = nr < MAX_JOBS ? POLLIN : 0;
 		if (poll(pfd, 2, -1) < 0) {
 			if (errno == EINTR)
 				continue;
 			return -errno;
 		}
 
-		ret = pfd[1].revents ? give_back(pool, sk) : 0;
+		ret = pfd[1].revents ? give_back(pool, sk, &nr) : 0;
 		if (ret < 0)
 			return ret;
-		ret = pfd[0].revents ? take(pool, sk) : 1;
+		ret = pfd[0].revents ? take(pool, sk, &nr) : 1;
 		if (ret <= 0)
 			return ret;
 	}

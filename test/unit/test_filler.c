@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -62,6 +63,39 @@ static struct fill_job *reap_some(struct lane *lane)
 	while (!(job = lane_reap(lane)))
 		CHECK_SYS(poll(&pfd, 1, -1));
 	return job;
+}
+
+static int few_descriptors(int sk, void *arg)
+{
+	struct rlimit lim = { .rlim_cur = 600, .rlim_max = 600 };
+
+	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &lim));
+	return filler_main(sk, arg);
+}
+
+/* More than there can be descriptors for: they wait until it is their turn */
+TEST(more_jobs_than_descriptors)
+{
+	enum { JOBS = 1000,
+	       PAGES = FILL_UNIT / PG };
+	int obj = new_memfd(FILL_UNIT), img = new_memfd(FILL_UNIT), done = 0, i;
+	unsigned int threads = 1;
+	struct lane_desc desc = { .name = "filler", .main = few_descriptors, .arg = &threads };
+	struct lane *lane;
+
+	CHECK_EQ(lane_start(&lane, &desc), 0);
+	for (i = 0; i < JOBS; i++)
+		lane_submit(lane, new_job(obj, img, 0, PAGES), 0);
+	while (done < JOBS) {
+		struct fill_job *job = reap_some(lane), *next;
+
+		for (; job; job = next, done++) {
+			next = job->next;
+			CHECK_EQ(job->result, FILL_OK);
+			free(job);
+		}
+	}
+	lane_stop(lane);
 }
 
 /* How many descriptors a process has */
