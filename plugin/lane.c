@@ -18,11 +18,12 @@
 #include "lane.h"
 #include "lane_child.h"
 
-/* So long may a lane take to end by itself, in ms */
-#define STOP_MS 1000
+/* So long may a lane take to end by itself, and to begin: it may enter a cgroup that is frozen. In ms */
+#define STOP_MS	 1000
+#define START_MS 10000
 
 struct jobs {
-	struct fill_job *head;
+	struct fill_job *head, **end;
 };
 
 struct lane {
@@ -35,14 +36,17 @@ struct lane {
 	struct jobs sent, done;
 };
 
+static void jobs_init(struct jobs *jobs)
+{
+	jobs->head = NULL;
+	jobs->end = &jobs->head;
+}
+
 static void jobs_push(struct jobs *jobs, struct fill_job *job)
 {
-	struct fill_job **p = &jobs->head;
-
-	while (*p)
-		p = &(*p)->next;
 	job->next = NULL;
-	*p = job;
+	*jobs->end = job;
+	jobs->end = &job->next;
 }
 
 /* Behind the other urgent ones */
@@ -55,15 +59,8 @@ static void jobs_push_urgent(struct jobs *jobs, struct fill_job *job)
 	job->urgent = 1;
 	job->next = *p;
 	*p = job;
-}
-
-static struct fill_job *jobs_pop(struct jobs *jobs)
-{
-	struct fill_job *job = jobs->head;
-
-	if (job)
-		jobs->head = job->next;
-	return job;
+	if (!job->next)
+		jobs->end = &job->next;
 }
 
 static struct fill_job *jobs_take(struct jobs *jobs, struct fill_job *job)
@@ -73,7 +70,14 @@ static struct fill_job *jobs_take(struct jobs *jobs, struct fill_job *job)
 	while (*p != job)
 		p = &(*p)->next;
 	*p = job->next;
+	if (!*p)
+		jobs->end = p;
 	return job;
+}
+
+static struct fill_job *jobs_pop(struct jobs *jobs)
+{
+	return jobs->head ? jobs_take(jobs, jobs->head) : NULL;
 }
 
 static struct fill_job *jobs_find(const struct jobs *jobs, const void *owner, uint64_t off)
@@ -363,7 +367,7 @@ struct fill_job *lane_reap(struct lane *lane)
 		send_jobs(lane);
 
 	jobs = lane->done.head;
-	lane->done.head = NULL;
+	jobs_init(&lane->done);
 	return jobs;
 }
 
@@ -376,9 +380,13 @@ static int wait_ready(struct lane *lane)
 {
 	struct pollfd pfd = { .fd = lane->sk, .events = POLLIN };
 	struct lane_result res;
+	int ret;
 
-	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
-		;
+	do {
+		ret = poll(&pfd, 1, START_MS);
+	} while (ret < 0 && errno == EINTR);
+	if (!ret)
+		return -ETIMEDOUT;
 	if (recv_result(lane, &res) != 1 || res.cookie)
 		return -ECHILD;
 	return -res.err;
@@ -393,6 +401,9 @@ int lane_start(struct lane **out, const struct lane_desc *desc)
 	lane = calloc(1, sizeof(*lane));
 	if (!lane)
 		return -ENOMEM;
+	jobs_init(&lane->unsent);
+	jobs_init(&lane->sent);
+	jobs_init(&lane->done);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sk)) {
 		err = -errno;
 		free(lane);
