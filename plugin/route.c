@@ -36,6 +36,9 @@ static const struct {
 	[URGENT] = { "lazyshm-urgent", puller_main },
 };
 
+/* Routes with connections, two each: a page server takes 256 */
+#define MAX_CONNECTED 100
+
 struct process {
 	struct lane *lane;
 	struct epoll_rfd rfd; /* of a duplicate: CRIU closes it when the process has ended */
@@ -162,6 +165,17 @@ static int start_process(struct route *r, enum process_kind kind)
 	return 0;
 }
 
+/* Whether the page server would take two connections more, it has no end of them */
+static bool may_connect(void)
+{
+	const struct route *r;
+	unsigned int nr = 0;
+
+	list_for_each_entry(r, &routes, l)
+		nr += r->procs[BULK].lane != NULL;
+	return nr < MAX_CONNECTED;
+}
+
 static int start_processes(struct route *r, const struct object *obj)
 {
 	bool remote = false;
@@ -171,6 +185,8 @@ static int start_processes(struct route *r, const struct object *obj)
 	for (i = 0; i < obj->extents.n && !remote; i++)
 		remote = obj->extents.v[i].src_fd == SEG_REMOTE;
 
+	if (remote && r->foreign && !r->procs[BULK].lane && !may_connect())
+		return -EUSERS;
 	/* also if all is remote: there may be holes to allocate */
 	if (r->foreign)
 		err = start_process(r, FILLER);
