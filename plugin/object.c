@@ -399,7 +399,8 @@ static int commit_status(void)
 		if (obj->delivery == CR_SHMEM_BEFORE_RESUME && obj->state == OBJECT_FILLING)
 			return 1;
 
-	return 0;
+	/* the last moment at which it costs nothing: who dumped the tasks lets them go after that */
+	return routes_alive() ? 0 : -1;
 }
 
 int objects_commit(void)

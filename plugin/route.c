@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -483,6 +484,31 @@ int routes_check_room(void (*with_each)(struct object *obj))
 /*
  * The end
  */
+
+static bool process_alive(const struct process *p)
+{
+	struct pollfd pfd = { .fd = lane_fd(p->lane) };
+
+	return !lane_is_dead(p->lane) && (poll(&pfd, 1, 0) <= 0 || !(pfd.revents & POLLHUP));
+}
+
+bool routes_alive(void)
+{
+	const struct route *r;
+	bool alive = true;
+	int i;
+
+	list_for_each_entry(r, &routes, l) {
+		for (i = 0; i < NR_KINDS; i++) {
+			if (!r->procs[i].lane || process_alive(&r->procs[i]))
+				continue;
+			pr_err("Process %d (%s), which was to bring shared memory, has ended before any task runs\n",
+			       lane_pid(r->procs[i].lane), kinds[i].name);
+			alive = false;
+		}
+	}
+	return alive;
+}
 
 /* When all has come, a task may still want a hole */
 static bool may_need_more(const struct object *obj)

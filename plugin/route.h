@@ -53,6 +53,9 @@ const char *route_why_died(const struct object *obj, int status, char *buf, size
  */
 int routes_check_room(void (*with_each)(struct object *obj));
 
+/* Whether all processes are there still. Logs which one is not. */
+bool routes_alive(void);
+
 /* Ends processes that have nothing to do any more. */
 void routes_trim(void);
 
