@@ -674,18 +674,18 @@ def other_sessions(where):
 
 @test
 def many_connections(where):
-    """At most 16; those that have said nothing give way"""
+    """At most 256; those that have said nothing give way"""
     led = ledger(where)
     source = Source(led).dump()
-    silent = [source.peer() for _ in range(16)]
-    wait_for(lambda: len(source.children()) == 16, "not all are served")
+    silent = [source.peer() for _ in range(256)]
+    wait_for(lambda: len(source.children()) == 256, "not all are served")
     peer = source.tasks()
     silent[0].ended()
     others = []
-    for _ in range(15):
+    for _ in range(255):
         others.append(source.shmem())
     source.peer().ended()
-    source.lines(r"there are 16 connections, that is all that can be")
+    source.lines(r"there are 256 connections, that is all that can be")
     check(len(others[-1].shmem(only_object(led), 0, 1)) == PAGE, "no answer")
     done(source, peer)
 
