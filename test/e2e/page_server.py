@@ -631,6 +631,40 @@ def comes_back(where):
 
 
 @test
+def shmem_before_tasks(where):
+    """What is lost before the destination has come for tasks, and is back, is not waited for any more"""
+    for sessions in ((1, 1), (1, 2)):
+        here = os.path.join(where, "%d%d" % sessions)
+        os.mkdir(here)
+        led = ledger(here)
+        source = Source(led).dump()
+        source.shmem(sessions[0]).cut()
+        source.lines("1 of 5 times")
+        peer = source.shmem(sessions[1])
+        gone = time.monotonic() + 3  # longer than --lazy-timeout
+        while time.monotonic() < gone:
+            all_shmem(led, [peer])
+        done(source, source.tasks(sessions[1]))
+
+
+@test
+def version_1_is_not_left_for_version_2(where):
+    """It never says that the tasks run there"""
+    led = ledger(where)
+    led.dump()
+    source = Source(led).page_server()
+    source.tasks().cut()
+    source.lines("1 of 5 times")
+    pid = led.pids[0]
+    e = next(e for e in entries(led.images, "pagemap", pid) if lazy(e))
+    old = source.peer()
+    check(len(old.private(pid, e["vaddr"], 1)) == PAGE, "no answer")
+    source.check_refused(BY_SESSION, source.tasks, r"another destination has taken the tasks")
+    old.close()
+    source.finish(0)
+
+
+@test
 def never_tells_how_things_stand(where):
     """Connections for shared memory alone are no destination, when they have ended"""
     led = ledger(where)
@@ -705,12 +739,13 @@ def version_1(where):
 
 @test
 def version_1_lost(where):
+    """Without the plugin the end of a connection is the end, as with unpatched CRIU"""
     led = ledger(where)
     source = Source(led, env={"CRIU_LAZY_SHMEM": "off"}).dump()
     all_private(led, source.peer())
     source.peers[-1].cut()
-    source.finish(1, r"lost before the destination said that it has all", r"may have run there: they stay stopped")
-    check_stopped(led)
+    source.finish(0)
+    check_gone(led)
 
 
 @test
@@ -862,6 +897,21 @@ def tls(where):
     source.lines("connection for shared memory is lost")
     silent.ended()
     done(source, peer)
+
+
+@test
+def tls_silent_server(where):
+    """The daemon does not wait for ever for a server that does not shake hands"""
+    ca, cert, key = certificates(where)
+    led = ledger(where)
+    led.dump()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        led.start_daemon(args=["--page-server", "--address", "127.0.0.1", "--port", str(silent.getsockname()[1]),
+                               "--lazy-timeout", "2", "--tls", "--tls-cacert", ca, "--tls-cert", cert, "--tls-key",
+                               key, "--tls-no-cn-verify"])
+        status = led.restore("--lazy-pages")
+        check(led.finish_daemon(20) != 0, "the daemon is content")
+    led.check_failed_restore(status, r"Error.*TLS handshake timed out", log="lazy-pages.log")
 
 
 main()
