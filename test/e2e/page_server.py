@@ -19,7 +19,7 @@ from lib import Ledger, check, check_log, finish, main, read, test, wait_for
 from page_server_lib import (ADD_F, BY_READ, BY_REQUEST, BY_SESSION, BY_VERSION, CLOSE, GET, GET_SHMEM, HELLO,
                              IN_PARENT, IOV, LEFTOVERS, MAX_PAGES, OPEN2, PAGE, PRESENT, SHMEM, SWITCH, TASKS, Gone,
                              Peer, Source, all_private, all_shmem, check_gone, check_running, check_stopped,
-                             contents_of, done, entries, lazy, ledger, more_huge_pages, numbers, objects,
+                             contents_of, done, entries, first_lazy, lazy, ledger, more_huge_pages, numbers, objects,
                              only_object, present, pycriu, states)
 
 
@@ -157,7 +157,7 @@ def bad_requests(where):
                              r"Error.*The peer asks for.*shared memory %#x" % dst)
         peer.ended()
     pid = led.pids[0]
-    vaddr = next(e["vaddr"] for e in entries(led.images, "pagemap", pid) if lazy(e))
+    vaddr = first_lazy(led, pid)["vaddr"]
     for name, ask in BAD_PRIVATE.items():
         nr, at, dst = ask(pid, vaddr)
         peer = source.tasks()
@@ -350,7 +350,7 @@ def version_1_is_not_left_for_version_2(where):
     source.tasks().cut()
     source.lines("1 of 5 times")
     pid = led.pids[0]
-    e = next(e for e in entries(led.images, "pagemap", pid) if lazy(e))
+    e = first_lazy(led, pid)
     old = source.peer()
     check(len(old.private(pid, e["vaddr"], 1)) == PAGE, "no answer")
     source.check_refused(BY_SESSION, source.tasks, r"another destination has taken the tasks")
@@ -450,7 +450,7 @@ def version_1_bad_requests(where):
         os.mkdir(here)
         led = ledger(here, "-m", "1", "-p", "1")
         source = Source(led, env={"CRIU_LAZY_SHMEM": "off"}).dump()
-        vaddr = next(e["vaddr"] for e in entries(led.images, "pagemap", led.pids[0]) if lazy(e))
+        vaddr = first_lazy(led, led.pids[0])["vaddr"]
         nr, at, dst = ask(led.pids[0], vaddr)
         peer = source.peer()
         peer.send(GET, nr, at, dst)
@@ -486,7 +486,7 @@ def from_images(where):
     for nr, vaddr, dst in (ask(shmid, 8 << 20) for ask in BAD_SHMEM.values()):
         source.check_refused(BY_REQUEST, lambda: source.shmem().pages(GET_SHMEM, dst, vaddr, nr), "The peer asks for")
     pid = led.pids[0]
-    e = next(e for e in entries(led.images, "pagemap", pid) if lazy(e))
+    e = first_lazy(led, pid)
     check(len(peer.private(pid, e["vaddr"], 1)) == PAGE, "no answer")
     peer.close()
     source.finish(0)

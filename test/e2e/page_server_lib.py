@@ -10,7 +10,7 @@ import ssl
 import struct
 import sys
 
-from lib import BUILD, Ledger, Skip, check, check_log, finish, read, wait_for
+from lib import BUILD, TestFailure, Ledger, Skip, check, check_log, finish, read, wait_for
 
 sys.path.insert(0, os.path.join(BUILD, "criu", "lib"))
 import pycriu  # noqa: E402
@@ -116,6 +116,15 @@ def free_port():
 def entries(images, kind, number):
     with open(os.path.join(images, "%s-%s.img" % (kind, number)), "rb") as f:
         return pycriu.images.load(f)["entries"][1:]
+
+
+def first_lazy(led, pid):
+    """The first pagemap entry of private memory that can be fetched"""
+    found = entries(led.images, "pagemap", pid)
+    for entry in found:
+        if lazy(entry):
+            return entry
+    raise TestFailure("nothing of the memory of %d is lazy: %s; pids %s" % (pid, found, led.pids))
 
 
 def numbers(images, kind):
