@@ -19,7 +19,7 @@ from lib import Ledger, check, check_log, finish, main, read, test, wait_for
 from page_server_lib import (ADD_F, BY_READ, BY_REQUEST, BY_SESSION, BY_VERSION, CLOSE, GET, GET_SHMEM, HELLO,
                              IN_PARENT, IOV, LEFTOVERS, MAX_PAGES, OPEN2, PAGE, PRESENT, SHMEM, SWITCH, TASKS, Gone,
                              Peer, Source, all_private, all_shmem, check_gone, check_running, check_stopped,
-                             contents_of, done, entries, first_lazy, lazy, ledger, more_huge_pages, numbers, objects,
+                             contents_of, done, entries, first_lazy, ledger, more_huge_pages, numbers, objects,
                              only_object, present, pycriu, states)
 
 
