@@ -322,7 +322,20 @@ def cleanup(where):
                 pass
     time.sleep(0.01)
     reap()
-    shutil.rmtree(where, ignore_errors=True)
+    # a restore that was killed leaves cgroups mounted: what is removed there is gone for all
+    if unmount_below(where):
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def unmount_below(where):
+    """Whether nothing is mounted there any more"""
+    def mounts():
+        return [line.split()[1] for line in read("/proc/self/mounts").splitlines()
+                if line.split()[1].startswith(where + "/")]
+
+    for path in reversed(mounts()):
+        subprocess.run(["umount", "--lazy", path], check=False)
+    return not mounts()
 
 
 def rng():
