@@ -198,7 +198,7 @@ while signal.sigwait([signal.SIGUSR1]):
 def holes_in_the_window(where):
     """A task looks at pages that the images do not have: they are allocated for it as well"""
     with tree_in_cgroup(where, program=["/usr/bin/python3", "-c", SPARSE], processes=1) as tree:
-        tree.start_daemon(env=slow_disk(2))
+        tree.start_daemon(env=slow_disk(1))
         check(tree.restore("--lazy-pages") == 0, "restore failed: " + tree.errors("restore.log"))
         tree.walk()
         daemon, tasks = tree.daemons.shmem(), tree.tasks.shmem()
