@@ -315,7 +315,8 @@ def source_killed(where):
         run.start()
         run.wait_passed(4)
         for pid in source_pids(run):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its children die with it
+                os.kill(pid, signal.SIGKILL)
         source, daemon = run.over()
         check(source != 0 and daemon != 0, "statuses %d, %d" % (source, daemon))
         run.check_destination_died()
