@@ -37,20 +37,6 @@ static int new_image(uint64_t size)
 	return fd;
 }
 
-/* A memfd with room for nr huge pages, which this machine must have free */
-static int new_huge(unsigned long nr)
-{
-	int fd = memfd_create("unit-huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
-
-	if (fd < 0)
-		unit_skip("no huge pages of 2 MiB: %s", strerror(errno));
-	CHECK_SYS(ftruncate(fd, (off_t)(nr * HPG)));
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(nr * HPG)))
-		unit_skip("no free huge pages of 2 MiB (vm.nr_hugepages): %s", strerror(errno));
-	CHECK_SYS(fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, (off_t)(nr * HPG)));
-	return fd;
-}
-
 /* For the huge page at off */
 static struct fill_job *new_job(int obj_fd, uint64_t off, unsigned int nr_segs)
 {
@@ -84,7 +70,7 @@ static unsigned char *map_huge(int obj, unsigned long nr)
 /* All of one huge page, though most of it is a hole; its neighbours stay absent */
 TEST(one_page)
 {
-	int img = new_image(16 * PG), obj = new_huge(3);
+	int img = new_image(16 * PG), obj = unit_huge_memfd(3);
 	struct fill_job *job = new_job(obj, HPG, 2);
 	const unsigned char *mem = map_huge(obj, 3);
 	struct stat st;
@@ -113,7 +99,7 @@ TEST(one_page)
 /* A parent image may give each small page a place of its own */
 TEST(as_many_segments_as_small_pages)
 {
-	int img = new_image(HPG), obj = new_huge(1);
+	int img = new_image(HPG), obj = unit_huge_memfd(1);
 	struct fill_job *job = new_job(obj, 0, HPG / PG);
 	const unsigned char *mem = map_huge(obj, 1);
 	uint64_t i;
@@ -131,7 +117,7 @@ TEST(as_many_segments_as_small_pages)
 
 TEST(short_image)
 {
-	int img = new_image(4 * PG), obj = new_huge(1);
+	int img = new_image(4 * PG), obj = unit_huge_memfd(1);
 	struct fill_job *job = new_job(obj, 0, 2);
 
 	add_seg(job, 0, img, 0, 2 * PG);
@@ -145,7 +131,7 @@ TEST(short_image)
 /* An error, and no SIGBUS */
 TEST(no_page_left)
 {
-	int img = new_image(PG), obj = new_huge(1), hog = new_huge(1);
+	int img = new_image(PG), obj = unit_huge_memfd(1), hog = unit_huge_memfd(1);
 	struct fill_job *job = new_job(obj, 0, 1);
 	off_t n = 0;
 

@@ -36,19 +36,6 @@ static int new_memfd(uint64_t size)
 	return fd;
 }
 
-static int new_huge(unsigned long nr)
-{
-	int fd = memfd_create("unit-huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
-
-	if (fd < 0)
-		unit_skip("no huge pages of 2 MiB: %s", strerror(errno));
-	CHECK_SYS(ftruncate(fd, (off_t)(nr * HPG)));
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(nr * HPG)))
-		unit_skip("no free huge pages of 2 MiB (vm.nr_hugepages): %s", strerror(errno));
-	CHECK_SYS(fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, (off_t)(nr * HPG)));
-	return fd;
-}
-
 /* A local image; not what the server has */
 static unsigned char image_byte(uint64_t off)
 {
@@ -336,7 +323,7 @@ TEST(local_and_remote)
 /* The local part is in a huge page as well, and what is in neither is zero */
 static void huge(void)
 {
-	int img = new_image(PG), fd = new_huge(3);
+	int img = new_image(PG), fd = unit_huge_memfd(3);
 	struct fill_job *job = new_job(3, fd, HPG);
 	const unsigned char *mem;
 	struct stat st;
@@ -383,7 +370,7 @@ TEST(huge_tls)
 /* An error, and no signal */
 TEST(no_huge_page_left)
 {
-	int fd = new_huge(1), hog = new_huge(1), other = new_memfd(PG);
+	int fd = unit_huge_memfd(1), hog = unit_huge_memfd(1), other = new_memfd(PG);
 	struct fill_job *job = remote_job(3, fd, 0, HPG);
 	off_t n = 0;
 

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <linux/falloc.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
@@ -430,4 +432,19 @@ int main(int argc, char **argv)
 		printf("%u\n", nr);
 
 	return good ? 0 : 1;
+}
+
+#define HUGE (2UL << 20)
+
+int unit_huge_memfd(unsigned long nr)
+{
+	int fd = memfd_create("unit-huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+
+	if (fd < 0)
+		unit_skip("no huge pages of 2 MiB: %s", strerror(errno));
+	CHECK_SYS(ftruncate(fd, (off_t)(nr * HUGE)));
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(nr * HUGE)))
+		unit_skip("no free huge pages of 2 MiB (vm.nr_hugepages): %s", strerror(errno));
+	CHECK_SYS(fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, (off_t)(nr * HUGE)));
+	return fd;
 }

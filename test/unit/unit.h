@@ -80,6 +80,9 @@ int unit_count_fds(void);
 
 void unit_sleep_ms(unsigned int ms);
 
+/* A memfd with room for nr huge pages of 2 MiB, which this machine must have free: else the test is skipped */
+int unit_huge_memfd(unsigned long nr);
+
 /* Behind the macros */
 
 struct unit_test {
