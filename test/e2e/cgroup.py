@@ -11,69 +11,12 @@ import signal
 
 from lib import (BUILD, CRIU, Ledger, Skip, alive, check, check_log, check_nothing_left, main, read, slow_disk, test,
                  wait_for)
+from memcg_lib import MemoryGroup
 
 LEFTOVERS = os.path.join(BUILD, "e2e", "leftovers")
 NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages"
 MIB = 1 << 20
 NOISE = 2 * MIB  # of the daemon: what it remembers of pages is in memfds
-
-
-class Group:
-    """A memory cgroup, of either version, below the one we are in"""
-
-    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-
-    def __init__(self, name):
-        own = dict(line.split(":", 2)[1:] for line in read("/proc/self/cgroup").split())
-        for version, top, path in (1, "/sys/fs/cgroup/memory", own.get("memory")), (2, "/sys/fs/cgroup", own.get("")):
-            self.path = os.path.join(top + (path or ""), "lshm-%d-%s" % (os.getpid(), name))
-            self.limit_file, self.usage_file = (os.path.join(self.path, n) for n in self.names[version])
-            if path is not None and self.make():
-                return
-        raise Skip("no memory cgroup can be made here")
-
-    def make(self):
-        try:
-            os.mkdir(self.path)
-        except OSError:
-            return False
-        if "shmem" in self.stat() and os.access(self.limit_file, os.W_OK):
-            return True
-        os.rmdir(self.path)
-        return False
-
-    def stat(self):
-        lines = read(os.path.join(self.path, "memory.stat")).splitlines()
-        return {k: int(v) for k, v in (line.split() for line in lines)}
-
-    def shmem(self):
-        return self.stat()["shmem"]
-
-    def usage(self):
-        return int(read(self.usage_file))
-
-    def limit(self, size):
-        with open(self.limit_file, "w") as f:
-            f.write(str(size))
-
-    def add(self, pid):
-        with open(os.path.join(self.path, "cgroup.procs"), "w") as f:
-            f.write(str(pid))
-
-    def pids(self):
-        return sorted(int(p) for p in read(os.path.join(self.path, "cgroup.procs")).split())
-
-    def processes(self, name):
-        return [p for p in self.pids() if read("/proc/%d/comm" % p).strip() == name and alive(p)]
-
-    def remove(self):
-        def gone():
-            try:
-                os.rmdir(self.path)
-                return True
-            except OSError:
-                return False
-        wait_for(gone, "somebody is left in the cgroup: %s" % self.pids(), 5)
 
 
 class Tree(Ledger):
@@ -86,7 +29,7 @@ class Tree(Ledger):
         if program:
             self.args = program + [self.report_file] + (leftovers or [])
             self.processes = processes
-        self.tasks, self.daemons = Group(below + "tree"), Group("daemon")
+        self.tasks, self.daemons = MemoryGroup(below + "tree"), MemoryGroup("daemon")
         if limit:
             self.tasks.limit(limit)
         self.args = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', self.tasks.path] + self.args
@@ -313,7 +256,7 @@ def limit_too_small(where):
 @test
 def limit_of_a_parent(where):
     """What is above the tasks' cgroup counts as well"""
-    above = Group("above")
+    above = MemoryGroup("above")
     try:
         with tree_in_cgroup(where, "-m", "64", below="above/") as tree:
             above.limit(48 * MIB)

@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 
-from lib import (BUILD, CRIU, PLUGIN_DIR, SLOW, Skip, alive, check, finish, managed, popen, read, reap, wait_for)
+from lib import (BUILD, CRIU, PLUGIN_DIR, Skip, alive, check, finish, popen, read, reap,
+                 unmount_below, wait_for)
 
 SHARER = os.path.join(BUILD, "e2e", "sharer")
 MIB = 1 << 20
@@ -349,16 +350,10 @@ def unprivileged_userfaultfd(value):
             f.write(before)
 
 
-def unmount_below(where):
-    """A criu that was killed leaves the machine's cgroups mounted in its work directory, and
-    who removes that directory removes all cgroups that have no process"""
-    def mounts():
-        return [line.split()[1] for line in read("/proc/self/mounts").splitlines() if line.split()[1].startswith(where + "/")]
-
-    for path in reversed(mounts()):
-        subprocess.run(["umount", "--lazy", path], check=False)
-    if mounts():
-        print("not ok: still mounted, so nothing is removed: %s" % mounts(), flush=True)
+def must_unmount_below(where):
+    """Who removes a directory with cgroups mounted in it removes all cgroups that have no process"""
+    if not unmount_below(where):
+        print("not ok: still mounted below %s, so nothing is removed" % where, flush=True)
         os._exit(1)
 
 
@@ -376,7 +371,7 @@ class Rig:
 
     def __exit__(self, *exc):
         with contextlib.ExitStack() as stack:  # the others too if one fails
-            stack.callback(unmount_below, self.where)
+            stack.callback(must_unmount_below, self.where)
             for end in self.made:
                 stack.callback(end)
 

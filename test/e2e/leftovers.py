@@ -11,6 +11,7 @@ import signal
 
 from lib import (BUILD, CRIU, Ledger, Skip, check, check_nothing_left, lazy_flags, main, read, slow_disk, test,
                  wait_for)
+from memcg_lib import MemoryGroup
 
 LEFTOVERS = os.path.join(BUILD, "e2e", "leftovers")
 PLAIN = os.path.join(BUILD, "criu-plain", "criu", "criu")
@@ -268,50 +269,6 @@ def files_and_processes(where):
     tree.kill()
 
 
-class MemoryGroup:
-    """A memory cgroup, of either version, below the one we are in"""
-
-    def __init__(self, name):
-        own = dict(line.split(":", 2)[1:] for line in read("/proc/self/cgroup").split())
-        tops = [("/sys/fs/cgroup/memory", own.get("memory")), ("/sys/fs/cgroup", own.get(""))]
-        for top, path in tops:
-            self.path = os.path.join(top + (path or ""), name)
-            if path is not None and self.make():
-                return
-        raise Skip("no memory cgroup can be made here")
-
-    def make(self):
-        try:
-            os.mkdir(self.path)
-        except OSError:
-            return False
-        if "shmem" in self.stat() and os.access(os.path.join(self.path, "cgroup.procs"), os.W_OK):
-            return True
-        os.rmdir(self.path)
-        return False
-
-    def stat(self):
-        lines = read(os.path.join(self.path, "memory.stat")).splitlines()
-        return {k: int(v) for k, v in (line.split() for line in lines)}
-
-    def wrap(self, where, criu):
-        """A criu that runs in the cgroup, as does all that it makes"""
-        path = os.path.join(where, "criu-%s" % os.path.basename(self.path))
-        with open(path, "w") as f:
-            f.write("#!/bin/sh\necho $$ >%s/cgroup.procs && exec %s \"$@\"\n" % (self.path, criu))
-        os.chmod(path, 0o755)
-        return path
-
-    def remove(self):
-        def gone():
-            try:
-                os.rmdir(self.path)
-                return True
-            except OSError:
-                return False
-        wait_for(gone, "somebody is left in the cgroup: %s" % read(self.path + "/cgroup.procs"), 5)
-
-
 def charged(tree, where, group, criu, lazy, env):
     """Bytes of memory that a cgroup has, of each kind, when a tree was restored in it
     and has touched everything"""
@@ -335,7 +292,7 @@ def memory_is_not_doubled(where):
     copies what an eager restore shares between a task and its children."""
     needs_plain()
     tree = Tree(where).start().dump()
-    groups = [MemoryGroup("lshm-%d-%s" % (os.getpid(), name)) for name in ("eager", "plain", "lazy")]
+    groups = [MemoryGroup(name) for name in ("eager", "plain", "lazy")]
     try:
         eager = charged(tree, where, groups[0], PLAIN, False, tree.plain_env)
         plain = charged(tree, where, groups[1], PLAIN, True, tree.plain_env)
