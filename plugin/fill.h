@@ -41,6 +41,13 @@ enum fill_way {
 	FILL_ALLOCATE, /* what is absent of a hole is to be zeroes; there are no segments */
 };
 
+/* Why a job was made */
+enum fill_cause {
+	FILL_FAULT,	 /* a fault waits for it */
+	FILL_BACKGROUND, /* nobody asked */
+	FILL_RECORD,	 /* nobody asked, but somebody will: an earlier restore went there early */
+};
+
 /*
  * Self-contained: nothing a job needs is behind a pointer into the daemon's
  * state, so that a filler could be a process of its own. The submitter owns it
@@ -52,8 +59,8 @@ struct fill_job {
 	void *owner;	       /* the submitter's */
 	uint64_t cookie;       /* the lane's, see lane.h; and so is urgent */
 	int urgent;
-	int background; /* the submitter's: no fault waited for it */
-	int remote;	/* the submitter's: some segment is SEG_REMOTE */
+	enum fill_cause cause; /* the submitter's; it may be urgent even so, when a fault came later */
+	int remote;	       /* the submitter's: some segment is SEG_REMOTE */
 	int obj_fd;
 	uint32_t shmid; /* of the object */
 	enum fill_way way;

@@ -13,6 +13,7 @@
 #include "filling.h"
 #include "object.h"
 #include "route.h"
+#include "settings.h"
 #include "task.h"
 
 /* The daemon looks for tasks that vanished once in so many jobs */
@@ -20,7 +21,6 @@
 
 static struct fill_pool *pool;
 static struct epoll_rfd pool_rfd;
-static unsigned int nr_workers;
 static int epoll_fd = -1;
 static unsigned int nr_reaped;
 
@@ -32,7 +32,7 @@ static unsigned long job_pages(const struct fill_job *job)
 }
 
 /* Puts pages [page, page + nr), all EMPTY, into a new job: as many as fit, one at least */
-static struct fill_job *make_job(struct object *obj, unsigned long page, unsigned long nr)
+static struct fill_job *make_job(struct object *obj, unsigned long page, unsigned long nr, enum fill_cause cause)
 {
 	uint64_t off = (uint64_t)page * obj->page_size;
 	uint64_t end = off + (uint64_t)nr * obj->page_size;
@@ -54,6 +54,7 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 
 	*job = (struct fill_job){
 		.owner = obj,
+		.cause = cause,
 		.off = off,
 		.shmid = obj->shmid,
 		.way = object_is_huge(obj) ? FILL_MAPPED : FILL_PWRITE,
@@ -105,7 +106,8 @@ static bool submit_background(struct object *obj)
 	if (!route_is_idle(obj, e && e->src_fd == SEG_REMOTE))
 		return false;
 
-	job = make_job(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)));
+	job = make_job(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)),
+		       FILL_BACKGROUND);
 	if (!job) {
 		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * obj->page_size);
 		object_fail(obj);
@@ -113,7 +115,6 @@ static bool submit_background(struct object *obj)
 	}
 
 	obj->cursor = page + job_pages(job);
-	job->background = 1;
 	route_submit(pool, job);
 	return true;
 }
@@ -234,11 +235,10 @@ void filling_kick(void)
 		pr_perror("Can't write eventfd");
 }
 
-void filling_init(int epollfd, unsigned int workers, uint64_t remote_ahead)
+void filling_init(int epollfd)
 {
 	epoll_fd = epollfd;
-	nr_workers = workers;
-	routes_init(epollfd, workers, remote_ahead);
+	routes_init(epollfd);
 }
 
 void filling_fini(void)
@@ -255,9 +255,9 @@ int filling_start(void)
 	if (pool)
 		return 0;
 
-	err = fill_pool_create(&pool, nr_workers);
+	err = fill_pool_create(&pool, settings.workers);
 	if (err) {
-		pr_err("Can't start %u fill workers: %s\n", nr_workers, strerror(-err));
+		pr_err("Can't start %u fill workers: %s\n", settings.workers, strerror(-err));
 		return -1;
 	}
 
@@ -280,7 +280,7 @@ static struct fill_job *make_urgent_job(struct object *obj, unsigned long page)
 	while (first > lo && page_map_get(&obj->map, first - 1) == PAGE_EMPTY)
 		first--;
 
-	return make_job(obj, first, page_map_run(&obj->map, first, end - first));
+	return make_job(obj, first, page_map_run(&obj->map, first, end - first), FILL_FAULT);
 }
 
 int filling_urgent(struct object *obj, unsigned long page)

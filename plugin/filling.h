@@ -11,8 +11,8 @@ struct object;
  * back what has become of them. Here is the policy. The event loop's alone.
  */
 
-/* Where events are waited for, how many threads may fill, and how many bytes are asked of a page server ahead. */
-void filling_init(int epollfd, unsigned int workers, uint64_t remote_ahead);
+/* epollfd: where events are waited for. */
+void filling_init(int epollfd);
 
 /* Starts the workers, if they are not there yet. After guard_start(). 0, or -1 with the reason logged. */
 int filling_start(void);

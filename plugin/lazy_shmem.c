@@ -19,14 +19,8 @@
 #include "filling.h"
 #include "guard.h"
 #include "object.h"
+#include "settings.h"
 #include "task.h"
-
-#define MIN_WORKERS 2
-#define MAX_WORKERS 64
-
-/* What is asked of a page server before what was asked has come, in KiB */
-#define DEFAULT_INFLIGHT 2048
-#define MAX_INFLIGHT	 (1 << 20)
 
 static bool active; /* in this stage */
 static bool leaves; /* a dump leaves shared memory to its page server */
@@ -34,9 +28,7 @@ static bool leaves; /* a dump leaves shared memory to its page server */
 /* Why nothing is lazy in this run, or NULL */
 static const char *why_inactive(void)
 {
-	const char *setting = getenv("CRIU_LAZY_SHMEM");
-
-	if (setting && !strcmp(setting, "off"))
+	if (settings.off)
 		return "CRIU_LAZY_SHMEM=off";
 	if (!(kdat.uffd_features & UFFD_FEATURE_MINOR_SHMEM))
 		return "this kernel has no minor faults for shmem (UFFD_FEATURE_MINOR_SHMEM, Linux 5.14)";
@@ -55,20 +47,17 @@ static bool concerns_us(int stage)
 
 static int lazy_shmem_init(int stage)
 {
-	const char *setting = getenv("CRIU_LAZY_SHMEM");
 	const char *why;
 
 	if (!concerns_us(stage))
 		return 0;
 
-	if (setting && *setting && strcmp(setting, "on") && strcmp(setting, "off")) {
-		pr_err("CRIU_LAZY_SHMEM is '%s', but can be 'on' (the default) or 'off'\n", setting);
+	if (settings_read_switch())
 		return -1;
-	}
 
 	/* the kernel needs no minor faults here, but at the destination */
 	if (stage == CR_PLUGIN_STAGE__DUMP) {
-		leaves = !setting || strcmp(setting, "off") != 0;
+		leaves = !settings.off;
 		return 0;
 	}
 
@@ -123,32 +112,6 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHMEM_LAZY, shmem_lazy)
  * The lazy-pages daemon
  */
 
-/* A number from the environment; *nr stays as it is if there is none */
-static int setting(const char *name, long max, long *nr)
-{
-	const char *text = getenv(name);
-	char *end;
-
-	if (!text || !*text)
-		return 0;
-
-	*nr = strtol(text, &end, 10);
-	if (!*end && *nr >= 1 && *nr <= max)
-		return 0;
-
-	pr_err("%s is '%s', but must be a number from 1 to %ld\n", name, text, max);
-	return -1;
-}
-
-/* At least two, so that a slow read does not stop everything */
-static long default_workers(void)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	return cpus < MIN_WORKERS ? MIN_WORKERS : cpus > MAX_WORKERS ? MAX_WORKERS :
-								       cpus;
-}
-
 /* Each task, children included, is a descriptor or two */
 static void raise_fd_limit(void)
 {
@@ -162,17 +125,14 @@ static void raise_fd_limit(void)
 
 static int start(int epollfd)
 {
-	long workers = default_workers(), inflight = DEFAULT_INFLIGHT;
-
 	if (!active)
 		return -ENOTSUP;
-	if (setting("CRIU_LAZY_SHMEM_WORKERS", MAX_WORKERS, &workers) ||
-	    setting("CRIU_LAZY_SHMEM_INFLIGHT", MAX_INFLIGHT, &inflight))
+	if (settings_read())
 		return -1;
 
 	raise_fd_limit();
 	guard_init(epollfd);
-	filling_init(epollfd, (unsigned int)workers, (uint64_t)inflight << 10);
+	filling_init(epollfd);
 	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <linux/falloc.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -187,8 +186,7 @@ bool object_wants_fill(const struct object *obj)
 	return obj->state == OBJECT_FILLING && (resumed || obj->delivery == CR_SHMEM_BEFORE_RESUME);
 }
 
-/* An object that tasks map lazily is not retired before they run */
-static void complete_if_filled(struct object *obj)
+void object_check_complete(struct object *obj)
 {
 	if (object_wants_fill(obj) && !obj->map.left)
 		object_complete(obj);
@@ -252,7 +250,7 @@ int object_add(const struct cr_shmem_object *desc, int fd)
 	pr_info("Object %#x: %" PRIu64 " bytes, %lu pages of %u bytes to fill in %zu extents\n", obj->shmid, obj->size,
 		obj->map.left, obj->page_size, obj->extents.n);
 
-	complete_if_filled(obj);
+	object_check_complete(obj);
 	filling_more();
 	return 0;
 }
@@ -310,77 +308,6 @@ void objects_fail_all(void)
 bool objects_failed(void)
 {
 	return failed;
-}
-
-/*
- * Contents
- */
-
-static void answer_waiters(struct object *obj, unsigned long page, unsigned long nr)
-{
-	struct waiter *w, *n;
-	LIST_HEAD(ready);
-
-	list_for_each_entry_safe(w, n, &obj->waiters, l)
-		if (w->page >= page && w->page < page + nr)
-			list_move_tail(&w->l, &ready);
-
-	while (!list_empty(&ready)) {
-		struct task *task;
-		uint64_t addr;
-
-		w = list_first_entry(&ready, struct waiter, l);
-		task = w->task;
-		addr = w->addr;
-		list_del(&w->l);
-		free(w);
-		task_answer(task, addr);
-	}
-}
-
-static void punch(struct object *obj, uint64_t off, uint64_t len)
-{
-	if (fallocate(obj->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len)) {
-		pr_perror("Object %#x: can't punch %#" PRIx64 " bytes at offset %#" PRIx64 " again", obj->shmid, len, off);
-		object_fail(obj);
-	}
-}
-
-/* Parts of huge pages that were punched before their contents had come */
-static void punch_parts(struct object *obj, uint64_t off, uint64_t end)
-{
-	struct partial_punch *p, *n;
-
-	list_for_each_entry_safe(p, n, &obj->partial_punches, l) {
-		if (p->off < off || p->off >= end)
-			continue;
-		punch(obj, p->off, p->len);
-		list_del(&p->l);
-		free(p);
-	}
-}
-
-void object_filled(struct object *obj, unsigned long page, unsigned long nr)
-{
-	uint64_t off = (uint64_t)page * obj->page_size;
-	unsigned long i;
-
-	for (i = page; i < page + nr; i++) {
-		if (page_map_get(&obj->map, i) == PAGE_DOOMED) {
-			punch(obj, (uint64_t)i * obj->page_size, obj->page_size);
-			page_map_set(&obj->map, i, 1, PAGE_HOLE);
-		} else {
-			page_map_set(&obj->map, i, 1, PAGE_FILLED);
-			obj->filled++;
-		}
-	}
-	punch_parts(obj, off, off + (uint64_t)nr * obj->page_size);
-
-	if (obj->state != OBJECT_FILLING)
-		return;
-
-	answer_waiters(obj, page, nr);
-	complete_if_filled(obj);
 }
 
 /*
@@ -450,127 +377,12 @@ int objects_start(void)
 	list_for_each_entry_safe(obj, n, &objects, l) {
 		if (obj->state == OBJECT_FILLING)
 			clock_gettime(CLOCK_MONOTONIC, &obj->began);
-		complete_if_filled(obj);
+		object_check_complete(obj);
 	}
 
 	filling_more();
 	filling_kick();
 	return 0;
-}
-
-/*
- * Faults
- */
-
-static int add_waiter(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
-{
-	struct waiter *w;
-
-	w = malloc(sizeof(*w));
-	if (!w)
-		return -1;
-	*w = (struct waiter){ .task = task, .addr = addr, .page = page };
-	list_add_tail(&w->l, &obj->waiters);
-	return 0;
-}
-
-int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
-{
-	if (add_waiter(obj, page, task, addr))
-		goto nomem;
-
-	/* a thread whose stack is in shared memory faults before it is resumed */
-	if (filling_start()) {
-		object_fail(obj);
-		return -1;
-	}
-
-	if (!filling_urgent(obj, page))
-		return 0;
-nomem:
-	pr_err("Object %#x: no memory to answer a fault at offset %#" PRIx64 "\n", obj->shmid,
-	       (uint64_t)page * obj->page_size);
-	object_fail(obj);
-	return -1;
-}
-
-void object_forget_waiters(struct object *obj, const struct task *task)
-{
-	struct waiter *w, *n;
-
-	list_for_each_entry_safe(w, n, &obj->waiters, l) {
-		if (w->task != task)
-			continue;
-		list_del(&w->l);
-		free(w);
-	}
-}
-
-/* [off, end) is a part of one huge page */
-static void punch_part_later(struct object *obj, uint64_t off, uint64_t end)
-{
-	struct partial_punch *p;
-
-	if (off >= end || !page_map_unfilled(&obj->map, (unsigned long)(off / obj->page_size), 1))
-		return; /* the kernel has done it */
-
-	p = malloc(sizeof(*p));
-	if (!p) {
-		pr_err("Object %#x: no memory to punch offset %#" PRIx64 "\n", obj->shmid, off);
-		object_fail(obj);
-		return;
-	}
-
-	*p = (struct partial_punch){ .off = off, .len = end - off };
-	list_add_tail(&p->l, &obj->partial_punches);
-}
-
-void object_punched(struct object *obj, uint64_t off, uint64_t len)
-{
-	uint64_t size = obj->page_size, end = off + len;
-	unsigned long first = size_to_pages(off, obj->page_size), last = (unsigned long)(end / size);
-
-	if (first > last) {
-		punch_part_later(obj, off, end);
-		return;
-	}
-
-	punch_part_later(obj, off, first * size);
-	punch_part_later(obj, last * size, end);
-	page_map_punched(&obj->map, first, last - first);
-	answer_waiters(obj, first, last - first);
-	complete_if_filled(obj);
-}
-
-int object_zero(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
-{
-	uint64_t off = (uint64_t)page * obj->page_size, len = obj->page_size;
-	int ret;
-
-	/* behind the end F_SEAL_GROW would have a say */
-	if (len > obj->size - off)
-		len = obj->size - off;
-
-	ret = filling_allocate(obj, off, len);
-	if (ret > 0)
-		ret = add_waiter(obj, page, task, addr) ? -ENOMEM : 1;
-	if (!ret) {
-		/* allocates what is absent and does not touch what is there, i_size included */
-		ret = fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) ? -errno : 0;
-		obj->zeroed += !ret;
-	}
-	if (ret >= 0)
-		return ret;
-
-	pr_err("Object %#x: can't allocate offset %#" PRIx64 ": %s\n", obj->shmid, off, strerror(-ret));
-	object_fail(obj);
-	return -1;
-}
-
-void object_zeroed(struct object *obj, unsigned long page)
-{
-	obj->zeroed++;
-	answer_waiters(obj, page, 1);
 }
 
 void objects_fini(void)

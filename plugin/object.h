@@ -115,6 +115,13 @@ bool objects_started(void);
 /* Whether its pages should be filled without anybody having asked for them. */
 bool object_wants_fill(const struct object *obj);
 
+/* All of it may have come: tasks that map it lazily are not let go before they run, though. */
+void object_check_complete(struct object *obj);
+
+/*
+ * contents.c: what becomes of its pages
+ */
+
 /* The fill workers brought these pages, all of which were FILLING or DOOMED. */
 void object_filled(struct object *obj, unsigned long page, unsigned long nr);
 
@@ -136,6 +143,10 @@ void object_zeroed(struct object *obj, unsigned long page);
 
 /* No more faults of this task will be answered. */
 void object_forget_waiters(struct object *obj, const struct task *task);
+
+/*
+ * object.c: its end
+ */
 
 /*
  * No task maps it any more, or CRIU has let go of the last one that does. If it

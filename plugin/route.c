@@ -20,6 +20,7 @@
 #include "proc_scan.h"
 #include "puller.h"
 #include "route.h"
+#include "settings.h"
 
 enum process_kind {
 	FILLER, /* from images, in another cgroup than the daemon's */
@@ -62,8 +63,6 @@ struct route {
 static LIST_HEAD(routes);
 static struct route *own; /* the daemon's cgroup; the first of them */
 static int epoll_fd = -1;
-static unsigned int nr_threads;
-static uint64_t remote_ahead;
 
 static int process_event(struct epoll_rfd *rfd)
 {
@@ -93,11 +92,9 @@ static struct route *new_route(const struct memcg *cg)
 	return r;
 }
 
-void routes_init(int epollfd, unsigned int threads, uint64_t ahead)
+void routes_init(int epollfd)
 {
 	epoll_fd = epollfd;
-	nr_threads = threads;
-	remote_ahead = ahead;
 }
 
 /*
@@ -136,7 +133,7 @@ static int start_process(struct route *r, enum process_kind kind)
 	struct lane_desc desc = {
 		.name = kinds[kind].name,
 		.main = kinds[kind].main,
-		.arg = &nr_threads,
+		.arg = &settings.workers,
 		.cgroup_procs = r->foreign ? procs : NULL,
 	};
 	int err = 0;
@@ -297,13 +294,13 @@ bool route_is_idle(const struct object *obj, bool remote)
 	const struct route *r = obj->route;
 
 	/* one to work at, another that is ready when it is done */
-	return remote ? r->nr_remote < 2 || r->bytes_remote < remote_ahead : r->nr_local < 2 * nr_threads;
+	return remote ? r->nr_remote < 2 || r->bytes_remote < settings.remote_ahead : r->nr_local < 2 * settings.workers;
 }
 
 static struct lane *lane_for(const struct route *r, const struct fill_job *job)
 {
 	if (job->remote)
-		return r->procs[job->background ? BULK : URGENT].lane;
+		return r->procs[job->cause == FILL_FAULT ? URGENT : BULK].lane;
 	return r->procs[FILLER].lane;
 }
 
@@ -311,7 +308,7 @@ static void count_job(const struct fill_job *job, int sign)
 {
 	struct route *r = ((struct object *)job->owner)->route;
 
-	if (!job->background)
+	if (job->cause == FILL_FAULT)
 		return;
 	if (job->remote) {
 		r->nr_remote += (unsigned int)sign;
@@ -328,11 +325,11 @@ void route_submit(struct fill_pool *pool, struct fill_job *job)
 
 	count_job(job, 1);
 	if (!lane) {
-		fill_submit(pool, job, !job->background);
+		fill_submit(pool, job, job->cause == FILL_FAULT);
 		return;
 	}
 
-	lane_submit(lane, job, !job->background);
+	lane_submit(lane, job, job->cause == FILL_FAULT);
 	/* nobody else will have us look */
 	if (lane_is_dead(lane))
 		filling_kick();

@@ -18,8 +18,7 @@ struct object;
  */
 struct route;
 
-/* nr_threads: for each who fills from images; remote_ahead: bytes to ask of the page server ahead. */
-void routes_init(int epollfd, unsigned int nr_threads, uint64_t remote_ahead);
+void routes_init(int epollfd);
 
 /*
  * The route of an object which the task opener has announced (0: not known). Starts the

@@ -451,13 +451,13 @@ TEST(pool_hands_errors_back)
 	struct fill_job *job = add_seg(new_job(obj), 0, -1, 0, PG), *rest = NULL;
 
 	job->owner = &owner;
-	job->background = 42;
+	job->cause = FILL_RECORD;
 	fill_submit(pool, job, 0);
 	CHECK(reap_one(pool, &rest) == job);
 	CHECK_EQ(job->result, FILL_READ_ERROR);
 	CHECK_EQ(job->err, EBADF);
 	CHECK(job->owner == &owner);
-	CHECK_EQ(job->background, 42);
+	CHECK_EQ(job->cause, FILL_RECORD);
 	free(job);
 	fill_pool_destroy(pool);
 }
