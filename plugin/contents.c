@@ -96,6 +96,8 @@ static int add_waiter(struct object *obj, unsigned long page, struct task *task,
 
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr)
 {
+	struct window win;
+
 	if (add_waiter(obj, page, task, addr))
 		goto nomem;
 
@@ -105,7 +107,8 @@ int object_wait(struct object *obj, unsigned long page, struct task *task, uint6
 		return -1;
 	}
 
-	if (!filling_urgent(obj, page))
+	win = window_to_fill(&task->windows, obj, page);
+	if (!filling_urgent(obj, page, &win))
 		return 0;
 nomem:
 	pr_err("Object %#x: no memory to answer a fault at offset %#" PRIx64 "\n", obj->shmid,

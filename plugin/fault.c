@@ -60,26 +60,36 @@ static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint
 	return ret;
 }
 
+/* The first of a larger window: who waits for page need not wait for all of it */
+#define PUBLISH_FIRST WINDOW_PAGES
+
 /* Maps what is filled around addr, which is filled itself */
 static int publish_window(struct task *task, const struct vma *vma, uint64_t addr, unsigned long page)
 {
+	struct window win = window_to_map(&task->windows, vma->obj, page);
 	const struct page_map *map = &vma->obj->map;
 	uint64_t page_size = vma->obj->page_size;
-	unsigned long window = window_pages(vma->obj);
 	unsigned long first = page, end = page + 1;
-	unsigned long lo = page & ~(window - 1), hi = lo + window;
 	unsigned long vma_first = vma_page(vma, vma->start), vma_end = vma_page(vma, vma->end);
+	unsigned long some;
+	int ret;
 
-	lo = lo > vma_first ? lo : vma_first;
-	hi = hi < vma_end ? hi : vma_end;
-	hi = hi < map->pages ? hi : map->pages;
-
-	while (first > lo && page_map_get(map, first - 1) == PAGE_FILLED)
+	if (win.first < vma_first)
+		win.first = vma_first;
+	if (win.end > vma_end)
+		win.end = vma_end;
+	while (first > win.first && page_map_get(map, first - 1) == PAGE_FILLED)
 		first--;
-	while (end < hi && page_map_get(map, end) == PAGE_FILLED)
+	while (end < win.end && page_map_get(map, end) == PAGE_FILLED)
 		end++;
+	window_mapped(&task->windows, vma->obj, page, end);
 
-	return publish(task, vma, addr - (page - first) * page_size, (end - first) * page_size);
+	addr -= (page - first) * page_size;
+	some = end - first < PUBLISH_FIRST ? end - first : PUBLISH_FIRST;
+	ret = publish(task, vma, addr, some * page_size);
+	if (!ret && first + some < end)
+		ret = publish(task, vma, addr + some * page_size, (end - first - some) * page_size);
+	return ret;
 }
 
 /*

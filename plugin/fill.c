@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "fill.h"
 
@@ -18,8 +19,10 @@ struct job_queue {
 
 struct fill_pool {
 	pthread_mutex_t lock;
-	pthread_cond_t more; /* a job came, or stop was set */
+	pthread_cond_t more;	    /* a job came, or stop was set */
+	pthread_cond_t more_urgent; /* the same, for who takes no other jobs */
 	struct job_queue urgent, background, done;
+	bool urgent_idle; /* and that one waits for one */
 	bool stop;
 	int efd;
 	unsigned int nr_threads;
@@ -150,30 +153,61 @@ static enum fill_result write_tail(const struct fill_job *job, const struct fill
 	return result;
 }
 
+/* What was read of seg is in buf */
+static void store_seg(struct fill_job *job, const struct fill_seg *seg, const char *buf)
+{
+	uint32_t len = seg->len, written = 0;
+
+	if (len > job->obj_size - seg->off)
+		len = (uint32_t)(job->obj_size - seg->off);
+
+	/* a page is written by one copy under its folio lock, so nobody ever finds half of it in the page cache */
+	job->result = write_seg(job->obj_fd, seg, len, buf, &job->err, &written);
+	if (job->result == FILL_OK && len < seg->len)
+		job->result = write_tail(job, seg, len, &job->err);
+	if (job->result != FILL_OK)
+		job->err_off = seg->off + written;
+}
+
 static void run_pwrite(struct fill_job *job, char *buf)
 {
 	unsigned int i;
 
 	for (i = 0; i < job->nr_segs && job->result == FILL_OK; i++) {
-		const struct fill_seg *seg = &job->segs[i];
-		uint32_t len = seg->len, written = 0;
-
-		if (len > job->obj_size - seg->off)
-			len = (uint32_t)(job->obj_size - seg->off);
 		/*
 		 * The segment is read as a whole before any of it is written:
-		 * a short image leaves no half-filled page behind. And a page
-		 * is written by one copy under its folio lock, so nobody ever
-		 * finds half of it in the page cache.
+		 * a short image leaves no half-filled page behind.
 		 */
-		job->result = read_seg(seg, 0, buf, &job->err);
+		job->err_off = job->segs[i].off;
+		job->result = read_seg(&job->segs[i], 0, buf, &job->err);
 		if (job->result == FILL_OK)
-			job->result = write_seg(job->obj_fd, seg, len, buf, &job->err, &written);
-		if (job->result == FILL_OK && len < seg->len)
-			job->result = write_tail(job, seg, len, &job->err);
-		if (job->result != FILL_OK)
-			job->err_off = seg->off + written;
+			store_seg(job, &job->segs[i], buf);
 	}
+}
+
+bool fill_run_cached(struct fill_job *job, void *buf)
+{
+	char *to = buf;
+	unsigned int i;
+
+	/* all is read before anything is written: who does the rest must find the job as it was */
+	for (i = 0; i < job->nr_segs; i++) {
+		const struct fill_seg *seg = &job->segs[i];
+		struct iovec iov = { .iov_base = to, .iov_len = seg->len };
+
+		if (preadv2(seg->src_fd, &iov, 1, (off_t)seg->src_off, RWF_NOWAIT) != (ssize_t)seg->len)
+			return false;
+		to += seg->len;
+	}
+
+	job->result = FILL_OK;
+	job->err = 0;
+	to = buf;
+	for (i = 0; i < job->nr_segs && job->result == FILL_OK; i++) {
+		store_seg(job, &job->segs[i], to);
+		to += job->segs[i].len;
+	}
+	return true;
 }
 
 /*
@@ -245,34 +279,35 @@ static void complete(struct fill_pool *pool, struct fill_job *job)
 	} while (ret < 0 && errno == EINTR);
 }
 
-static struct fill_job *next_job(struct fill_pool *pool)
+static struct fill_job *next_job(struct fill_pool *pool, bool urgent_only)
 {
 	struct fill_job *job = NULL;
 
 	pthread_mutex_lock(&pool->lock);
 	while (!pool->stop) {
 		job = queue_pop(&pool->urgent);
-		if (!job)
+		if (!job && !urgent_only)
 			job = queue_pop(&pool->background);
 		if (job)
 			break;
-		pthread_cond_wait(&pool->more, &pool->lock);
+		if (urgent_only)
+			pool->urgent_idle = true;
+		pthread_cond_wait(urgent_only ? &pool->more_urgent : &pool->more, &pool->lock);
 	}
 	pthread_mutex_unlock(&pool->lock);
 
 	return job;
 }
 
-static void *worker(void *arg)
+static void work(struct fill_pool *pool, bool urgent_only)
 {
-	struct fill_pool *pool = arg;
 	struct fill_job *job;
 	void *buf;
 
 	/* populated: a copy from a page that must be faulted in could be cut short */
-	buf = mmap(NULL, FILL_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
-	while ((job = next_job(pool))) {
+	while ((job = next_job(pool, urgent_only))) {
 		if (buf == MAP_FAILED) {
 			job->result = FILL_WRITE_ERROR;
 			job->err = ENOMEM;
@@ -284,17 +319,28 @@ static void *worker(void *arg)
 	}
 
 	if (buf != MAP_FAILED)
-		munmap(buf, FILL_UNIT);
+		munmap(buf, FILL_FOLIO_UNIT);
+}
+
+static void *worker(void *arg)
+{
+	work(arg, false);
 	return NULL;
 }
 
-int fill_pool_create(struct fill_pool **out, unsigned int nr)
+static void *urgent_worker(void *arg)
+{
+	work(arg, true);
+	return NULL;
+}
+
+int fill_pool_create(struct fill_pool **out, unsigned int nr, bool hurry)
 {
 	struct fill_pool *pool;
 	sigset_t all, old;
 	int err = 0;
 
-	pool = calloc(1, sizeof(*pool) + nr * sizeof(pool->threads[0]));
+	pool = calloc(1, sizeof(*pool) + (nr + 1) * sizeof(pool->threads[0]));
 	if (!pool)
 		return -ENOMEM;
 
@@ -303,14 +349,15 @@ int fill_pool_create(struct fill_pool **out, unsigned int nr)
 	queue_init(&pool->done);
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->more, NULL);
+	pthread_cond_init(&pool->more_urgent, NULL);
 	pool->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (pool->efd < 0)
 		err = errno;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (!err && pool->nr_threads < nr) {
-		err = pthread_create(&pool->threads[pool->nr_threads], NULL, worker, pool);
+	while (!err && pool->nr_threads < nr + hurry) {
+		err = pthread_create(&pool->threads[pool->nr_threads], NULL, pool->nr_threads < nr ? worker : urgent_worker, pool);
 		if (!err)
 			pool->nr_threads++;
 	}
@@ -330,11 +377,21 @@ int fill_pool_eventfd(const struct fill_pool *pool)
 	return pool->efd;
 }
 
+/* Whoever is there first takes it */
+static void wake_for_urgent(struct fill_pool *pool)
+{
+	pthread_cond_signal(pool->urgent_idle ? &pool->more_urgent : &pool->more);
+	pool->urgent_idle = false;
+}
+
 void fill_submit(struct fill_pool *pool, struct fill_job *job, int urgent)
 {
 	pthread_mutex_lock(&pool->lock);
 	queue_push(urgent ? &pool->urgent : &pool->background, job);
-	pthread_cond_signal(&pool->more);
+	if (urgent)
+		wake_for_urgent(pool);
+	else
+		pthread_cond_signal(&pool->more);
 	pthread_mutex_unlock(&pool->lock);
 }
 
@@ -346,6 +403,8 @@ void fill_promote(struct fill_pool *pool, const void *owner, uint64_t off)
 	job = queue_take(&pool->background, owner, off);
 	if (job)
 		queue_push(&pool->urgent, job);
+	if (job)
+		wake_for_urgent(pool);
 	pthread_mutex_unlock(&pool->lock);
 }
 
@@ -379,6 +438,7 @@ void fill_pool_destroy(struct fill_pool *pool)
 	pthread_mutex_lock(&pool->lock);
 	pool->stop = true;
 	pthread_cond_broadcast(&pool->more);
+	pthread_cond_broadcast(&pool->more_urgent);
 	pthread_mutex_unlock(&pool->lock);
 
 	for (i = 0; i < pool->nr_threads; i++)
@@ -390,6 +450,7 @@ void fill_pool_destroy(struct fill_pool *pool)
 	if (pool->efd >= 0)
 		close(pool->efd);
 	pthread_cond_destroy(&pool->more);
+	pthread_cond_destroy(&pool->more_urgent);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }

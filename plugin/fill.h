@@ -2,6 +2,7 @@
 #ifndef LSHM_FILL_H
 #define LSHM_FILL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,9 +12,13 @@
  * no userfaultfd and no table; they hand results back through fill_reap().
  */
 
-/* The largest piece a worker moves before it looks for something more urgent, huge pages excepted */
-#define FILL_UNIT (512UL << 10)
-#define FILL_SEGS 64 /* in such a piece */
+/*
+ * The largest piece a worker moves before it looks for something more urgent, huge pages
+ * excepted; and one of an object whose page cache may have large folios, see folios.h.
+ */
+#define FILL_UNIT	(512UL << 10)
+#define FILL_FOLIO_UNIT (2UL << 20)
+#define FILL_SEGS	64 /* in such a piece */
 
 #define SEG_REMOTE -1 /* instead of a descriptor: the same offset of object shmid at the page server */
 
@@ -36,7 +41,7 @@ enum fill_result {
 };
 
 enum fill_way {
-	FILL_PWRITE,   /* len is FILL_UNIT at most */
+	FILL_PWRITE,   /* len is FILL_FOLIO_UNIT at most */
 	FILL_MAPPED,   /* pwrite() is not for hugetlbfs; off and len are a page of it */
 	FILL_ALLOCATE, /* what is absent of a hole is to be zeroes; there are no segments */
 };
@@ -78,8 +83,11 @@ struct fill_job {
 
 struct fill_pool;
 
-/* Starts nr threads with all signals blocked. 0 or -errno. */
-int fill_pool_create(struct fill_pool **pool, unsigned int nr);
+/*
+ * Starts nr threads with all signals blocked, and if hurry one more that takes urgent jobs
+ * only, so that no fault waits until one of the others has finished what it is at. 0 or -errno.
+ */
+int fill_pool_create(struct fill_pool **pool, unsigned int nr, bool hurry);
 
 /* Readable when fill_reap() has something to return; read it before reaping. */
 int fill_pool_eventfd(const struct fill_pool *pool);
@@ -102,7 +110,13 @@ struct fill_job *fill_reap(struct fill_pool *pool);
  */
 void fill_pool_destroy(struct fill_pool *pool);
 
-/* Copies one job in the calling thread; buf holds FILL_UNIT bytes. */
+/* Copies one job in the calling thread; buf holds FILL_FOLIO_UNIT bytes. */
 void fill_run(struct fill_job *job, void *buf);
+
+/*
+ * The same, if the images are in the page cache: it does not wait for a disk. False: nothing
+ * was written, and the job is to be given to somebody else; FILL_PWRITE only. buf holds job->len bytes.
+ */
+bool fill_run_cached(struct fill_job *job, void *buf);
 
 #endif

@@ -91,7 +91,7 @@ int filler_main(int sk, void *arg)
 	struct fill_pool *pool;
 	int ret;
 
-	ret = fill_pool_create(&pool, *nr);
+	ret = fill_pool_create(&pool, *nr, true);
 	if (!ret)
 		ret = relay(pool, sk);
 	if (!ret || ret == -EPIPE || ret == -ECONNRESET)

@@ -176,22 +176,27 @@ static void job_failed(struct object *obj, const struct fill_job *job)
 	object_fail(obj);
 }
 
+static void job_done(struct fill_job *job)
+{
+	struct object *obj = job->owner;
+
+	if (job->result != FILL_OK)
+		job_failed(obj, job);
+	else if (job->way == FILL_ALLOCATE)
+		object_zeroed(obj, (unsigned long)(job->off / obj->page_size));
+	else
+		object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
+	free(job);
+}
+
 static void reap(struct fill_job *jobs)
 {
 	struct fill_job *job, *next;
 
 	for (job = jobs; job; job = next) {
-		struct object *obj = job->owner;
-
 		next = job->next;
 		route_done(job);
-		if (job->result != FILL_OK)
-			job_failed(obj, job);
-		else if (job->way == FILL_ALLOCATE)
-			object_zeroed(obj, (unsigned long)(job->off / obj->page_size));
-		else
-			object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
-		free(job);
+		job_done(job);
 
 		if (++nr_reaped % PROBE_JOBS == 0)
 			tasks_probe();
@@ -255,7 +260,7 @@ int filling_start(void)
 	if (pool)
 		return 0;
 
-	err = fill_pool_create(&pool, settings.workers);
+	err = fill_pool_create(&pool, settings.workers, true);
 	if (err) {
 		pr_err("Can't start %u fill workers: %s\n", settings.workers, strerror(-err));
 		return -1;
@@ -271,19 +276,32 @@ int filling_start(void)
 	return -1;
 }
 
-/* Of the window around page, the run of EMPTY pages that page is in */
-static struct fill_job *make_urgent_job(struct object *obj, unsigned long page)
+/* Of win, the run of EMPTY pages that page is in */
+static struct fill_job *make_urgent_job(struct object *obj, unsigned long page, const struct window *win)
 {
-	unsigned long window = window_pages(obj), lo = page & ~(window - 1);
-	unsigned long first = page, end = lo + window;
+	unsigned long first = page;
 
-	while (first > lo && page_map_get(&obj->map, first - 1) == PAGE_EMPTY)
+	while (first > win->first && page_map_get(&obj->map, first - 1) == PAGE_EMPTY)
 		first--;
 
-	return make_job(obj, first, page_map_run(&obj->map, first, end - first), FILL_FAULT);
+	return make_job(obj, first, page_map_run(&obj->map, first, win->end - first), FILL_FAULT);
 }
 
-int filling_urgent(struct object *obj, unsigned long page)
+/*
+ * A copy from the page cache takes less time than to wake another thread for it, who may
+ * have to wait for a processor. True: it is done, and was accounted for.
+ */
+static bool done_at_once(struct fill_job *job)
+{
+	static char buf[WINDOW_MAX_FILL * PAGE_SIZE];
+	if (job->way != FILL_PWRITE || job->len > sizeof(buf) || !route_is_own(job) || !fill_run_cached(job, buf))
+		return false;
+
+	job_done(job);
+	return true;
+}
+
+int filling_urgent(struct object *obj, unsigned long page, const struct window *win)
 {
 	struct fill_job *job;
 
@@ -293,12 +311,19 @@ int filling_urgent(struct object *obj, unsigned long page)
 		return 0;
 	}
 
+	if (win->is_run) {
+		/* what comes next in a run will be wanted next */
+		obj->cursor = win->end;
+		list_move(&obj->l, &objects);
+	}
+
 	/* a job holds a limited number of extents: go on until page itself is in one */
 	while (page_map_get(&obj->map, page) == PAGE_EMPTY) {
-		job = make_urgent_job(obj, page);
+		job = make_urgent_job(obj, page, win);
 		if (!job)
 			return -ENOMEM;
-		route_submit(pool, job);
+		if (!done_at_once(job))
+			route_submit(pool, job);
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 struct object;
+struct window;
 
 /*
  * What the fill workers do next: makes jobs of the pages of objects, and hands
@@ -20,8 +21,11 @@ int filling_start(void);
 /* Keeps the workers busy with what object_wants_fill(), the objects taking turns. */
 void filling_more(void);
 
-/* A fault waits for page, which is EMPTY, FILLING or DOOMED: it goes before all others. 0 or -ENOMEM. */
-int filling_urgent(struct object *obj, unsigned long page);
+/*
+ * A fault waits for page, which is EMPTY, FILLING or DOOMED: it goes before all others, and with
+ * it what is EMPTY around it in win. May call object_filled() before it returns. 0 or -ENOMEM.
+ */
+int filling_urgent(struct object *obj, unsigned long page, const struct window *win);
 
 /*
  * Has [off, off + len), bytes in a hole, allocated where that is charged to the cgroup of

@@ -71,23 +71,12 @@ struct partial_punch {
 	uint64_t off, len;
 };
 
-/*
- * Pages mapped around a fault: this many, aligned to as many. A fault costs two
- * context switches, a page more in the same ioctl next to nothing.
- */
-#define WINDOW_PAGES 64UL
-
 /* All of them, in the order in which background fill takes turns */
 extern struct list_head objects;
 
 static inline bool object_is_huge(const struct object *obj)
 {
 	return obj->page_size > PAGE_SIZE;
-}
-
-static inline unsigned long window_pages(const struct object *obj)
-{
-	return object_is_huge(obj) ? 1 : WINDOW_PAGES;
 }
 
 /* Pages that hold size bytes. */

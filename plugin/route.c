@@ -304,6 +304,13 @@ static struct lane *lane_for(const struct route *r, const struct fill_job *job)
 	return r->procs[FILLER].lane;
 }
 
+bool route_is_own(const struct fill_job *job)
+{
+	const struct object *obj = job->owner;
+
+	return !lane_for(obj->route, job);
+}
+
 static void count_job(const struct fill_job *job, int sign)
 {
 	struct route *r = ((struct object *)job->owner)->route;

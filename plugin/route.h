@@ -32,6 +32,9 @@ bool route_is_foreign(const struct object *obj);
 /* Whether another job of obj for no fault should be made. */
 bool route_is_idle(const struct object *obj, bool remote);
 
+/* Whether the daemon may do the job itself. */
+bool route_is_own(const struct fill_job *job);
+
 /* pool: the daemon's own threads. */
 void route_submit(struct fill_pool *pool, struct fill_job *job);
 void route_promote(struct fill_pool *pool, struct object *obj, uint64_t off);

@@ -10,6 +10,7 @@
 #include "owner.h"
 #include "removal.h"
 #include "vma_table.h"
+#include "window.h"
 
 struct object;
 struct uffd_msg;
@@ -29,6 +30,7 @@ struct task {
 	size_t nr_objs;
 	struct owner owner;
 	struct removal_watch removal;
+	struct windows windows;
 	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being answered, or 0 */
 	bool gone;     /* no fault will be answered any more */
 };

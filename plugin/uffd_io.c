@@ -28,15 +28,29 @@ static int64_t continue_once(int uffd, uint64_t addr, uint64_t len)
 	return c.mapped > 0 ? c.mapped : -errno;
 }
 
+/* Where pages were mapped already: nobody needs to wait, but a thread may have gone to sleep before that */
+struct stepped_over {
+	uint64_t start, end;
+};
+
+static void step_over(struct stepped_over *so, uint64_t addr, uint64_t page_size)
+{
+	if (!so->end)
+		so->start = addr;
+	so->end = addr + page_size;
+}
+
 int uffd_continue(int uffd, uint64_t addr, uint64_t len, uint64_t *mapped, uint64_t page_size)
 {
+	struct stepped_over so = { 0 };
 	uint64_t end = addr + len;
 	uint64_t step = len;
+	int err = 0;
 
 	if (mapped)
 		*mapped = 0;
 
-	while (addr < end) {
+	while (addr < end && !err) {
 		int64_t ret = continue_once(uffd, addr, step);
 
 		if (ret > 0) {
@@ -44,21 +58,19 @@ int uffd_continue(int uffd, uint64_t addr, uint64_t len, uint64_t *mapped, uint6
 				*mapped += (uint64_t)ret;
 			addr += (uint64_t)ret;
 		} else if (ret == -EEXIST) {
-			/*
-			 * Mapped already, so nobody needs to wait. A thread
-			 * may have gone to sleep before that, though.
-			 */
-			uffd_wake(uffd, addr, page_size);
+			step_over(&so, addr, page_size);
 			addr += page_size;
 		} else if (ret == -ENOENT && step > page_size) {
 			/* mprotect() and madvise() split mappings without an event */
 			step = page_size;
 			continue;
 		} else {
-			return (int)ret;
+			err = (int)ret;
 		}
 		step = step == page_size ? page_size : end - addr;
 	}
 
-	return 0;
+	if (so.end)
+		uffd_wake(uffd, so.start, so.end - so.start);
+	return err;
 }

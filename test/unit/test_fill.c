@@ -148,7 +148,7 @@ static struct fill_pool *new_pool(unsigned int nr)
 
 	sem_init(&gate_reached, 0, 0);
 	sem_init(&gate_open, 0, 0);
-	CHECK_EQ(fill_pool_create(&pool, nr), 0);
+	CHECK_EQ(fill_pool_create(&pool, nr, false), 0);
 	return pool;
 }
 
@@ -462,6 +462,61 @@ TEST(pool_hands_errors_back)
 	fill_pool_destroy(pool);
 }
 
+/*
+ * Without waiting for a disk
+ */
+
+static void check_zero(int obj, uint64_t off, uint64_t len)
+{
+	unsigned char byte;
+
+	for (; len--; off++) {
+		CHECK_EQ(pread(obj, &byte, 1, (off_t)off), 1);
+		CHECK_EQ(byte, 0);
+	}
+}
+
+static void drop_cache(int fd)
+{
+	CHECK(!fsync(fd));
+	CHECK(!posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+}
+
+TEST(cached_only)
+{
+	char name[] = "build/unit/cached-XXXXXX", buf[16 * PG];
+	int mem = new_image(16 * PG), img = mkstemp(name), obj = new_memfd(16 * PG);
+	struct fill_job *job = new_job(obj);
+
+	CHECK(img >= 0 && !unlink(name));
+	CHECK_EQ(pread(mem, buf, sizeof(buf), 0), (ssize_t)sizeof(buf));
+	CHECK_EQ(pwrite(img, buf, sizeof(buf), 0), (ssize_t)sizeof(buf));
+
+	job = add_seg(job, 2 * PG, img, 4 * PG, 3 * PG);
+	job = add_seg(job, 8 * PG, img, 9 * PG, PG);
+	if (!fill_run_cached(job, buf))
+		unit_skip("the filesystem of build/ can not say that it would have to wait");
+	CHECK_EQ(job->result, FILL_OK);
+	check_contents(obj, 2 * PG, 4 * PG, 3 * PG);
+	check_contents(obj, 8 * PG, 9 * PG, PG);
+	check_zero(obj, 0, 2 * PG);
+	check_zero(obj, 5 * PG, 3 * PG);
+	free(job);
+
+	/* one segment that is there does not make the job half done */
+	drop_cache(img);
+	CHECK_EQ(pread(img, buf, PG, 12 * PG), (ssize_t)PG);
+	drop_cache(img);
+	CHECK_EQ(ftruncate(obj, 0), 0);
+	CHECK_EQ(ftruncate(obj, 16 * PG), 0);
+	job = add_seg(add_seg(new_job(obj), 0, mem, 0, PG), PG, img, 4 * PG, PG);
+	job->result = FILL_SHORT;
+	CHECK(!fill_run_cached(job, buf));
+	CHECK_EQ(job->result, FILL_SHORT);
+	check_zero(obj, 0, 16 * PG);
+	free(job);
+}
+
 /* Pages [page, page + nr) of owner's object, from the same place in the image */
 static void submit(struct fill_pool *pool, int obj, int img, void *owner, unsigned long page, unsigned long nr,
 		   int urgent)
@@ -529,6 +584,37 @@ TEST(pool_urgent_waits_for_one_job_at_most)
 	submit(pool, obj, img, NULL, 1, 1, 0);
 	submit(pool, obj, img, NULL, 3, 1, 1);
 	check_order(pool, 3, order);
+	fill_pool_destroy(pool);
+}
+
+/* All others are busy: what is urgent is done all the same, what is not waits; what is made urgent as well */
+TEST(pool_thread_for_urgent_jobs)
+{
+	int img = new_image(64 * PG), obj = new_memfd(64 * PG), me;
+	struct fill_job *job, *rest = NULL;
+	struct fill_pool *pool;
+
+	CHECK_EQ(fill_pool_create(&pool, 1, true), 0);
+	close_gate(pool, obj);
+	submit(pool, obj, img, &me, 1, 1, 0);
+	submit(pool, obj, img, &me, 2, 1, 0);
+	submit(pool, obj, img, &me, 3, 1, 1);
+	job = reap_one(pool, &rest);
+	CHECK_EQ(job->segs[0].off, 3 * PG);
+	free(job);
+	fill_promote(pool, &me, 2 * PG);
+	job = reap_one(pool, &rest);
+	CHECK_EQ(job->segs[0].off, 2 * PG);
+	free(job);
+	CHECK(!rest && !fill_reap(pool));
+	check_contents(obj, 2 * PG, 2 * PG, 2 * PG);
+
+	open_gate();
+	free(reap_one(pool, &rest));
+	job = reap_one(pool, &rest);
+	CHECK_EQ(job->segs[0].off, PG);
+	free(job);
+	CHECK(!rest);
 	fill_pool_destroy(pool);
 }
 
@@ -707,7 +793,7 @@ TEST(pool_create_fails)
 	none = lim;
 	none.rlim_cur = 3;
 	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &none));
-	CHECK_EQ(fill_pool_create(&pool, 2), -EMFILE);
+	CHECK_EQ(fill_pool_create(&pool, 2, true), -EMFILE);
 	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &lim));
 	CHECK(!pool);
 	CHECK_EQ(count_threads(), 1);
