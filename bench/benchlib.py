@@ -7,12 +7,15 @@ turns, clocks, files in the page cache and not, tables, plots, and targets.
 A bench is a file with "TITLE" and "main()" that ends with benchlib.run(main). It makes one
 Results, which prints the tables and leaves build/results/NAME.json and NAME-*.png."""
 
+import contextlib
 import json
+import mmap
 import os
 import platform
 import re
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,11 +41,21 @@ RESTORE_TIMEOUT = 120
 
 # Memory and the page cache
 
+kept = None
+
+
 def have_memory(mib):
-    """In a virtual machine memory that was free for some seconds may have gone back to the host: the
-    first store to a page then takes several times as long as a copy. So what will be needed is touched and freed."""
-    code = "import mmap, sys; mmap.mmap(-1, int(sys.argv[1]) << 20, flags=%d)" % (0x02 | 0x20 | 0x8000)
-    subprocess.run([sys.executable, "-c", code, str(mib)], check=True)
+    """In a virtual machine free memory goes back to the host after two seconds or less: the first store to a
+    page then takes several times as long as a copy. Only free blocks of 2 MiB do, so so much memory is
+    touched and then freed but for a page in each 512 KiB. To be called before each configuration."""
+    global kept
+    if kept:
+        kept.close()
+    kept = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    kept.madvise(mmap.MADV_NOHUGEPAGE)
+    kept.madvise(23)  # MADV_POPULATE_WRITE
+    for off in range(0, mib << 20, 512 << 10):
+        kept.madvise(mmap.MADV_DONTNEED, off, 508 << 10)
 
 
 def files_in(where):
@@ -75,6 +88,24 @@ def drop_cache(where):
         return cached_bytes(where) == 0
 
     lib.wait_for(gone, "the page cache keeps files below " + where, 10)
+
+
+@contextlib.contextmanager
+def setting(path, value):
+    """A file of /sys or /proc says so meanwhile; run() sees to it that a signal puts it back as well."""
+    old = lib.read(path).strip()
+    chosen = re.search(r"\[(\S+)\]", old)
+    old = chosen.group(1) if chosen else old
+    try:
+        write(path, value)
+        yield
+    finally:
+        write(path, old)
+
+
+def write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
 
 
 # Processes
@@ -258,7 +289,7 @@ class Subject(lib.Ledger):
         """Every process compares all of its memory; how many words are wrong"""
         before = len(self.report("checked"))
         for pid in self.pids:
-            os.kill(pid, 10)  # SIGUSR1
+            os.kill(pid, signal.SIGUSR1)
         lib.wait_for(lambda: len(self.report("checked")) - before >= len(self.pids) or len(self.alive()) < len(self.pids),
                      "the check does not end", timeout)
         lib.check(len(self.alive()) == len(self.pids), "a process died during the check")
@@ -362,7 +393,7 @@ class Results:
 
 
 def quoted(value):
-    return "'%s'" % value.replace("'", "''") if isinstance(value, str) else str(value)
+    return '"%s"' % value.replace("\\", "").replace('"', "") if isinstance(value, str) else str(value)
 
 
 def head(title, xlabel, ylabel, options):
@@ -393,8 +424,14 @@ def load(name):
         return json.load(f)
 
 
+def on_signal(number, _frame):
+    raise SystemExit(128 + number)
+
+
 def run(main):
     """A bench's main(): 0 if all was measured, whatever came out; anything else is a failure."""
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     lib.become_reaper()
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(NO_PLUGINS)
