@@ -3,12 +3,13 @@
 #
 # The Debian packages that building, testing and linting need.
 #
-#   deps.sh list [kernel]      print them
-#   deps.sh missing [kernel]   print those that are not installed
-#   deps.sh install [kernel]   install those; needs root
+#   deps.sh list [SET]         print them
+#   deps.sh missing [SET]      print those that are not installed
+#   deps.sh install [SET]      install those; needs root
 #   deps.sh lint-tools         fail if one of lint's tools is not there
 #
-# With "kernel", those that building and booting kernels needs, besides.
+# SET: "kernel", those that building and booting kernels needs, besides; "bench",
+# those of the benches.
 
 set -eu
 
@@ -23,7 +24,13 @@ clang-format clang-tidy cppcheck shellcheck
 kernel_packages='
 bison flex bc libelf-dev qemu-system-x86
 '
-[ "${2:-}" != kernel ] || packages="$packages $kernel_packages"
+bench_packages='
+gnuplot-nox liburing-dev util-linux-extra
+'
+case ${2:-} in
+kernel) packages="$packages $kernel_packages" ;;
+bench) packages="$packages $bench_packages" ;;
+esac
 
 say() {
 	echo "deps: $*" >&2
@@ -85,7 +92,7 @@ missing) missing ;;
 install) install ;;
 lint-tools) lint_tools ;;
 *)
-	say "usage: deps.sh list|missing|install [kernel] | lint-tools"
+	say "usage: deps.sh list|missing|install [kernel|bench] | lint-tools"
 	exit 1
 	;;
 esac
