@@ -44,18 +44,19 @@ RESTORE_TIMEOUT = 120
 kept = None
 
 
-def have_memory(mib):
+def have_memory(mib, blocks=False):
     """In a virtual machine free memory goes back to the host after two seconds or less: the first store to a
     page then takes several times as long as a copy. Only free blocks of 2 MiB do, so so much memory is
-    touched and then freed but for a page in each 512 KiB. To be called before each configuration."""
+    touched and then freed but for a page in each 512 KiB; with blocks=True all of it, or no huge page
+    could be made of it. To be called before each configuration."""
     global kept
     if kept:
         kept.close()
     kept = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    kept.madvise(mmap.MADV_NOHUGEPAGE)
+    kept.madvise(mmap.MADV_HUGEPAGE if blocks else mmap.MADV_NOHUGEPAGE)
     kept.madvise(23)  # MADV_POPULATE_WRITE
     for off in range(0, mib << 20, 512 << 10):
-        kept.madvise(mmap.MADV_DONTNEED, off, 508 << 10)
+        kept.madvise(mmap.MADV_DONTNEED, off, (512 if blocks else 508) << 10)
 
 
 def files_in(where):
@@ -175,6 +176,7 @@ class Restored:
     after finish() when the last object was complete and what the daemon took.
 
     restore_s                  of "criu restore": tasks run after it
+    fill_s                     from when the daemon has the first object to the last "object ... done"
     complete_s, lazy_s         from the start of restore, from its return, to the last "object ... done"
     end_s                      from the start of restore to the daemon's exit
     daemon_cpu_s, daemon_peak_kib"""
@@ -182,7 +184,7 @@ class Restored:
     def __init__(self):
         self.began = self.resumed = time.monotonic()
         self.restore_s = 0.0
-        self.complete_s = self.lazy_s = self.end_s = None
+        self.fill_s = self.complete_s = self.lazy_s = self.end_s = None
         self.daemon_cpu_s = self.daemon_peak_kib = None
         self.objects = []  # the counters of the daemon's "object ... done"
 
@@ -281,6 +283,7 @@ class Subject(lib.Ledger):
         # unpatched CRIU's daemon ends when all is there
         complete = max(self.daemon_log.times(r"object 0x[0-9a-f]+ done:"), default=at)
         run.complete_s, run.lazy_s = complete - run.began, complete - run.resumed
+        run.fill_s = complete - min(self.daemon_log.times(r"Object 0x[0-9a-f]+: \d+ bytes"), default=run.began)
         run.daemon_cpu_s, run.daemon_peak_kib = self.daemon.cpu_s(), self.peak
         self.daemon_log.close()
         return run

@@ -6,6 +6,7 @@
  *
  * Threads take the next chunk each until there is none. For each combination one line:
  *   method=M chunk_kib=C threads=T mib_s=MEDIAN min=.. max=.. cpu_ms=.. huge_mib=.. large=..
+ * -r 0: one turn, which counts.
  * cpu_ms is of all threads, user and system. huge_mib: of the memfd, in pages of 2 MiB; large: folios
  * that were allocated and are larger than a page. Combinations take turns, the first turn does not count.
  *
@@ -609,7 +610,7 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	g.file = argv[optind];
-	if (argc != optind + 1 || !nr_chunks || !nr_threads || !runs || runs > MAX_RUNS || stat(g.file, &st) || !st.st_size)
+	if (argc != optind + 1 || !nr_chunks || !nr_threads || runs >= MAX_RUNS || stat(g.file, &st) || !st.st_size)
 		return 2;
 	g.size = st.st_size;
 
@@ -622,7 +623,7 @@ int main(int argc, char **argv)
 		return 2;
 	for (i = 0; i <= runs; i++)
 		for (j = 0; j < nr; j++)
-			run(&all[j], i > 0, i == runs);
+			run(&all[j], i > 0 || !runs, i == runs);
 	for (j = 0; j < nr; j++)
 		print(&all[j]);
 	return 0;
