@@ -617,8 +617,7 @@ int main(int argc, char **argv)
 	for (m = 0; m < sizeof(methods) / sizeof(methods[0]); m++)
 		for (j = 0; wanted(list, methods[m].name) && j < nr_threads; j++)
 			for (i = 0; i < nr_chunks && nr < 512 && threads[j] && threads[j] <= MAX_THREADS; i++)
-				all[nr++] = (struct combination){ .method = &methods[m], .chunk = chunks[i] << 10,
-								  .threads = (unsigned int)threads[j] };
+				all[nr++] = (struct combination){ .method = &methods[m], .chunk = chunks[i] << 10, .threads = (unsigned int)threads[j] };
 	if (!nr)
 		return 2;
 	for (i = 0; i <= runs; i++)
