@@ -288,6 +288,11 @@ class Subject(lib.Ledger):
         self.daemon_log.close()
         return run
 
+    def kill(self):
+        """And nobody has their pids any more: a zombie has"""
+        super().kill()
+        lib.wait_for(lambda: not any(os.path.exists("/proc/%d" % pid) for pid in self.pids), "pids are still taken")
+
     def checked(self, timeout=120):
         """Every process compares all of its memory; how many words are wrong"""
         before = len(self.report("checked"))

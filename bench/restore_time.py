@@ -26,7 +26,7 @@ class Configuration:
     def measure(self):
         """A dict of lists of milliseconds"""
         b.have_memory(2 * (self.kib >> 10) + 256)
-        subject = b.Subject(self.label.replace(" ", "-"), [b.BIN + "/mapper", "REPORT"] + self.args, self.tasks)
+        subject = b.Subject(self.label.replace(":", "").replace(" ", "-"), [b.BIN + "/mapper", "REPORT"] + self.args, self.tasks)
         subject.start().dump()
         b.warm(subject.images)
         unchecked = {"eager", "ours"}
@@ -59,7 +59,7 @@ def numbers():
 
 
 def tasks():
-    return [(n, Configuration("%d tasks" % n, tasks=n, common=1, common_kib=MIB, own=1, own_kib=64))
+    return [(n, Configuration("tasks: %d" % n, tasks=n, common=1, common_kib=MIB, own=1, own_kib=64))
             for n in ((1, 16) if b.QUICK else (1, 4, 16, 64))]
 
 
@@ -73,7 +73,8 @@ def series(results, name, title, xlabel, configurations, options=""):
                      "%.2f" % (b.median(values["ours"]) / b.median(values["eager"]))])
     results.table("%s, ms, median of %d (min - max)" % (title, b.RUNS), [name, "eager, unpatched", "ours", "ratio"], rows)
     results.data[name] = {c.label: {k: b.summary(v) for k, v in found[x].items()} for x, c in configurations}
-    results.plot_lines(name, title, xlabel, "ms", points, "set logscale x 2\n" + options)
+    if len(found) > 1:
+        results.plot_lines(name, title, xlabel, "ms", points, "set logscale x 2\n" + options)
     return {x: b.median(values["ours"]) for x, values in found.items()}
 
 
