@@ -136,8 +136,8 @@ build/demo/%: demo/%.c Makefile | build/.deps
 build/bench/%: bench/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
-build/bench/copy: bench/copy.c Makefile | build/.deps-bench
-	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $< -luring
+build/bench/copy: bench/copy.c bench/copy_ways.c bench/copy.h Makefile | build/.deps-bench
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^) -luring
 
 build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine build/e2e/migrant: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<

@@ -22,14 +22,14 @@ THP = "/sys/kernel/mm/transparent_hugepage"
 CHUNKS = "256,512" if b.QUICK else "64,128,256,512,1024,2048"
 FEW = "512" if b.QUICK else "128,512,2048"
 OTHERS = "mmap+pwrite,splice,sendfile,io_uring,pread-into-mapping,populate+pread,populate+memcpy"
-COLD = "pread+pwrite,direct+pwrite,io_uring,direct-io_uring,populate+direct"
+COLD = "pread+pwrite,readahead+pwrite,direct+pwrite,io_uring,direct-io_uring,populate+direct"
 FOLIOS = "pread+pwrite,populate+pread,pread-into-mapping"
 
 # name: what, arguments of copy, shmem_enabled
 GROUPS = {
     "chunks": ("pread+pwrite, from the page cache", ["-m", "pread+pwrite", "-c", CHUNKS, "-t", "1,2,4"], None),
     "methods": ("the other ways, from the page cache", ["-m", OTHERS, "-c", FEW, "-t", "1,2"], None),
-    "cold": ("from disk, the page cache dropped", ["-d", "-m", COLD, "-c", FEW, "-t", "1,2,4"], None),
+    "cold": ("from disk, the page cache dropped", ["-d", "-m", COLD, "-c", "512,2048", "-t", "1,2,4"], None),
     "folios-never": ("from the page cache, shmem_enabled=never", ["-b", "-m", FOLIOS, "-c", FEW, "-t", "1,2"], "never"),
     "folios-within_size": ("from the page cache, shmem_enabled=within_size", ["-b", "-m", FOLIOS, "-c", FEW, "-t", "1,2"], "within_size"),
     "folios-always": ("from the page cache, shmem_enabled=always", ["-b", "-m", FOLIOS, "-c", FEW, "-t", "1,2"], "always"),

@@ -21,7 +21,7 @@ THREADS = max(2, min(os.cpu_count(), 64))  # as default_workers() of the plugin
 # what was best in copies.py, on several machines
 WARM = [["-m", "pread+pwrite", "-c", "256"], ["-m", "pread+pwrite", "-c", "512"], ["-m", "sendfile", "-c", "512"]]
 COLD = [["-d", "-m", "pread+pwrite", "-c", "512"], ["-d", "-m", "direct+pwrite", "-c", "512"],
-        ["-d", "-m", "direct-io_uring", "-c", "512"]]
+        ["-d", "-m", "readahead+pwrite", "-c", "512"], ["-d", "-m", "direct-io_uring", "-c", "512"]]
 
 
 class Idle:
