@@ -37,6 +37,7 @@ NO_PLUGINS = os.path.join(WORK, "no-plugins")  # an empty directory
 QUICK = os.environ.get("BENCH_QUICK", "0") not in ("", "0")
 RUNS = int(os.environ.get("BENCH_RUNS", 3 if QUICK else 5))
 RESTORE_TIMEOUT = 120
+VERBOSE = "-v3"  # at -v4 a line for each MiB of an object would be measured
 
 
 # Memory and the page cache
@@ -214,7 +215,7 @@ class Subject(lib.Ledger):
         return self
 
     def criu(self, action, *args, log=None, env=None, criu=OURS, pass_fds=()):
-        child = Child([criu, action, "-D", self.images, "-W", self.dir, "-o", log or action + ".log", "-v4"] + list(args),
+        child = Child([criu, action, "-D", self.images, "-W", self.dir, "-o", log or action + ".log", VERBOSE] + list(args),
                       env=dict(self.env, **(env or {})), pass_fds=pass_fds, stdin=subprocess.DEVNULL,
                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lib.managed.add(child)

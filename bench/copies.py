@@ -21,7 +21,7 @@ THP = "/sys/kernel/mm/transparent_hugepage"
 
 CHUNKS = "256,512" if b.QUICK else "64,128,256,512,1024,2048"
 FEW = "512" if b.QUICK else "128,512,2048"
-OTHERS = "mmap+pwrite,splice,sendfile,io_uring,pread-into-mapping,populate+pread,populate+memcpy"
+OTHERS = "mmap+pwrite,splice,sendfile,io_uring,pread-into-mapping,populate+pread,populate+memcpy,mixed,mixed-populate"
 COLD = "pread+pwrite,readahead+pwrite,direct+pwrite,io_uring,direct-io_uring,populate+direct"
 FOLIOS = "pread+pwrite,populate+pread,pread-into-mapping"
 

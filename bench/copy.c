@@ -105,7 +105,7 @@ static void *thread(void *arg)
 	size_t len = l.chunk * RING_DEPTH;
 	char path[32];
 
-	(void)arg;
+	l.nr = (unsigned int)(uintptr_t)arg;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", g.memfd);
 	l.in = open(g.file, O_RDONLY | m->flags);
 	l.out = open(path, O_RDWR);
@@ -252,7 +252,7 @@ static void run(struct combination *c, bool counts, bool last)
 	huge = number("/proc/meminfo", "ShmemHugePages:");
 	large = large_folios();
 	for (i = 0; i < c->threads; i++)
-		if (pthread_create(&tid[i], NULL, thread, NULL))
+		if (pthread_create(&tid[i], NULL, thread, (void *)(uintptr_t)i))
 			die("thread");
 
 	pthread_barrier_wait(&job.start);

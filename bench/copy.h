@@ -16,6 +16,7 @@
 
 /* What a thread has: descriptors of its own, because of their positions and flags */
 struct lane {
+	unsigned int nr;
 	int in, out;
 	size_t chunk;
 	char *buf; /* of a chunk; RING_DEPTH chunks for io_uring */

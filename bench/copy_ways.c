@@ -99,6 +99,20 @@ static int copy_into_populated(struct lane *l, off_t off, size_t len)
 	return read_into(l, off, len, true);
 }
 
+/*
+ * Writers of one file wait for each other (the inode's lock), who stores to a mapping does
+ * not: so every other thread does that.
+ */
+static int copy_mixed(struct lane *l, off_t off, size_t len)
+{
+	return l->nr & 1 ? read_into(l, off, len, false) : copy_pwrite(l, off, len);
+}
+
+static int copy_mixed_populated(struct lane *l, off_t off, size_t len)
+{
+	return l->nr & 1 ? read_into(l, off, len, true) : copy_pwrite(l, off, len);
+}
+
 static int copy_memcpy(struct lane *l, off_t off, size_t len)
 {
 	char *from = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_POPULATE, l->in, off);
@@ -250,6 +264,8 @@ const struct method methods[] = {
 	{ .name = "pread-into-mapping", .copy = copy_into_mapping },
 	{ .name = "populate+pread", .copy = copy_into_populated },
 	{ .name = "populate+memcpy", .copy = copy_memcpy },
+	{ .name = "mixed", .copy = copy_mixed },
+	{ .name = "mixed-populate", .copy = copy_mixed_populated },
 	{ .name = "readahead+pwrite", .copy = copy_readahead },
 	{ .name = "direct+pwrite", .flags = O_DIRECT, .copy = copy_pwrite },
 	{ .name = "direct-io_uring", .flags = O_DIRECT, .loop = loop_ring, .prepare = prepare_ring, .release = release_ring },

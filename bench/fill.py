@@ -19,7 +19,8 @@ TITLE = "fill"
 MIB = int(os.environ.get("BENCH_MB", 512 if b.QUICK else 2048))
 THREADS = max(2, min(os.cpu_count(), 64))  # as default_workers() of the plugin
 # what was best in copies.py, on several machines
-WARM = [["-m", "pread+pwrite", "-c", "256"], ["-m", "pread+pwrite", "-c", "512"], ["-m", "sendfile", "-c", "512"]]
+WARM = [["-m", "pread+pwrite", "-c", "256"], ["-m", "pread+pwrite", "-c", "512"], ["-m", "sendfile", "-c", "512"],
+        ["-m", "mixed", "-c", "2048"]]
 COLD = [["-d", "-m", "pread+pwrite", "-c", "512"], ["-d", "-m", "direct+pwrite", "-c", "512"],
         ["-d", "-m", "readahead+pwrite", "-c", "512"], ["-d", "-m", "direct-io_uring", "-c", "512"]]
 
