@@ -3,11 +3,12 @@
  * The simplest handler of faults there is, to compare with: it answers each with one
  * UFFDIO_COPY of one page that it reads from an image, and does nothing else.
  *
- *   copy_handler IMAGE PLAN MIB seq|random|zipf TASKS THREADS
+ *   copy_handler IMAGE PLAN MIB seq|random|zipf TASKS THREADS [PAUSE_US]
  *
  * IMAGE has the words of touching.h, page after page, as in the pages-*.img of such an
  * object. Each task has a userfaultfd of its own, and one process answers them all.
- * Accesses are recorded in PLAN. Prints "done wrong=N faults=N cpu_us=N".
+ * Accesses are recorded in PLAN; with PAUSE_US there is that much time between those of a
+ * thread, so that the handler sleeps when a fault comes. Prints "done wrong=N faults=N cpu_us=N".
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,7 +27,7 @@
 
 static struct plan *plan;
 static uint64_t *mem;
-static uint64_t size;
+static uint64_t size, pause_ns;
 static unsigned int nr_tasks, nr_threads;
 static pthread_barrier_t *start;
 
@@ -88,7 +89,7 @@ static int handle(int image)
 static void *touch(void *arg)
 {
 	pthread_barrier_wait(start);
-	touch_all(plan, (unsigned int)(uintptr_t)arg, mem);
+	touch_all(plan, (unsigned int)(uintptr_t)arg, mem, pause_ns);
 	return NULL;
 }
 
@@ -149,6 +150,7 @@ static int prepare(char **argv)
 	size = strtoul(argv[3], NULL, 10) << 20;
 	nr_tasks = (unsigned int)atoi(argv[5]);
 	nr_threads = (unsigned int)atoi(argv[6]);
+	pause_ns = argv[7] ? strtoul(argv[7], NULL, 10) * 1000 : 0;
 	if (!size || !nr_tasks || !nr_threads || nr_tasks * nr_threads > TOUCH_LANES)
 		return 1;
 	plan = touch_plan(argv[2], size / TOUCH_PAGE, argv[4], nr_tasks * nr_threads);
@@ -190,7 +192,7 @@ int main(int argc, char **argv)
 	int image, ret;
 	unsigned int i;
 
-	if (argc != 7)
+	if (argc != 7 && argc != 8)
 		return 2;
 	image = open(argv[1], O_RDONLY | O_CLOEXEC);
 	if (image < 0 || prepare(argv))

@@ -50,7 +50,7 @@ static void *touch(void *arg)
 	toucher->tid = (pid_t)syscall(SYS_gettid);
 	if (!syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &forever, NULL) || errno != EINTR)
 		exit(1);
-	touch_all(plan, toucher->lane, mem);
+	touch_all(plan, toucher->lane, mem, 0);
 	return NULL;
 }
 

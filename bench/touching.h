@@ -23,7 +23,7 @@
 #define TOUCH_ZIPF  0.99
 #define TOUCH_SEED  0x9e3779b97f4a7c15UL
 
-/* One access. Times are CLOCK_MONOTONIC in ns. */
+/* One access. Times are CLOCK_REALTIME in ns: restore gives tasks a monotonic clock of their own. */
 struct access {
 	uint64_t begin;
 	uint32_t ns;
@@ -51,7 +51,7 @@ static inline uint64_t touch_now(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
@@ -184,8 +184,8 @@ static inline struct plan *touch_plan(const char *path, uint64_t pages, const ch
 	return touch_order(plan, order) ? NULL : plan;
 }
 
-/* Let go just now */
-static inline void touch_all(struct plan *plan, unsigned int number, const uint64_t *mem)
+/* Let go just now; pause: ns between accesses, without sleeping */
+static inline void touch_all(struct plan *plan, unsigned int number, const uint64_t *mem, uint64_t pause)
 {
 	struct lane *lane = &plan->lane[number];
 	struct access *a = &plan->access[lane->first], *end = &plan->access[lane->end];
@@ -199,6 +199,9 @@ static inline void touch_all(struct plan *plan, unsigned int number, const uint6
 		took = touch_now() - a->begin;
 		a->ns = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
 		wrong += word != touch_word(at);
+		if (pause)
+			while (touch_now() < a->begin + took + pause)
+				;
 	}
 	lane->done = touch_now();
 	lane->resumed = resumed;
