@@ -139,6 +139,9 @@ build/bench/%: bench/%.c Makefile | build/.deps
 build/bench/copy: bench/copy.c bench/copy_ways.c bench/copy.h Makefile | build/.deps-bench
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^) -luring
 
+build/bench/touch build/bench/copy_handler: build/bench/%: bench/%.c bench/touching.h Makefile | build/.deps
+	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $< -lm
+
 build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine build/e2e/migrant: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
