@@ -202,7 +202,7 @@ soak-migrate: all $(RIG)
 	$(Q)MAKEFLAGS= MIGRATIONS=$(or $(MIGRATIONS),20) test/e2e/migrate.py cut_at_random_moments
 bench-transfer: all build/bench/transfer $(RIG)
 	$(Q)MAKEFLAGS= bench/transfer.py
-BENCH := $(patsubst %,build/bench/%,holder mapper copy)
+BENCH := $(patsubst %,build/bench/%,holder mapper copy touch copy_handler)
 bench: all criu-plain build/.deps-bench $(BENCH) $(RIG)
 	$(Q)MAKEFLAGS= bench/run.py $(T)
 bench-quick: all criu-plain build/.deps-bench $(BENCH) $(RIG)

@@ -25,7 +25,7 @@ kernel_packages='
 bison flex bc libelf-dev qemu-system-x86
 '
 bench_packages='
-gnuplot-nox liburing-dev util-linux-extra
+gnuplot-nox liburing-dev util-linux-extra postgresql
 '
 case ${2:-} in
 kernel) packages="$packages $kernel_packages" ;;
