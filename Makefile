@@ -36,7 +36,7 @@ CRIU    := build/criu
 PLAIN   := build/criu-plain
 GIT     := build/criu-git
 PLUGIN  := build/plugin/lazy_shmem.so
-OBJECTS := $(patsubst plugin/%.c,build/plugin/%.o,$(wildcard plugin/*.c))
+OBJECTS := $(patsubst plugin/%.c,build/plugin/%.o,$(wildcard plugin/*.c)) build/plugin/order.pb-c.o
 MANS    := $(wildcard docs/man/*.[178])
 
 ARCH := $(shell uname -m | sed -e 's/x86_64/x86/' -e 's/ppc64.*/ppc64/' -e 's/armv.*/arm/')
@@ -113,11 +113,18 @@ criu-plain: $(PLAIN)/criu/criu
 build/plugin/flags: $(CRIU)/.tree scripts/plugin-env.sh | $(CRIU)/criu/criu
 	$(Q)sh scripts/plugin-env.sh $(CRIU) $(ARCH) $@
 
+# What protoc-c makes is built with the warnings that CRIU builds its own with.
+build/plugin/%.pb-c.c: plugin/%.proto build/plugin/flags
+	$(Q)protoc-c --proto_path=plugin --c_out=$(@D) $<
+build/plugin/%.pb-c.o: build/plugin/%.pb-c.c
+	$(Q)$(CC) $(filter-out -Wextra,$(PLUGIN_CFLAGS)) -c -o $@ $<
+build/plugin/order.o: build/plugin/order.pb-c.c
+
 build/plugin/%.o: plugin/%.c build/plugin/flags Makefile
 	$(Q)$(CC) $(PLUGIN_CFLAGS) @build/plugin/flags -MMD -MP -c -o $@ $<
 
 $(PLUGIN): $(OBJECTS)
-	$(Q)$(CC) $(PLUGIN_CFLAGS) $(LDFLAGS) -shared -o $@ $^
+	$(Q)$(CC) $(PLUGIN_CFLAGS) $(LDFLAGS) -shared -o $@ $^ -lprotobuf-c
 	@echo 'built $@'
 
 -include $(OBJECTS:.o=.d)
@@ -127,7 +134,7 @@ $(PLUGIN): $(OBJECTS)
 #
 RIG := build/demo/ledger build/e2e/mapper build/e2e/slow_disk.so $(patsubst test/e2e/%.c,build/e2e/%.so,$(wildcard test/e2e/*.c)) \
 	build/oracle/oracle build/.pycriu
-RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer build/e2e/machine build/e2e/migrant build/demo/kv
+RIG += build/e2e/leftovers build/e2e/writer build/e2e/sharer build/e2e/machine build/e2e/migrant build/e2e/scatter build/demo/kv
 TOOL_CFLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -D_GNU_SOURCE
 
 build/demo/%: demo/%.c Makefile | build/.deps
@@ -142,7 +149,7 @@ build/bench/copy: bench/copy.c bench/copy_ways.c bench/copy.h Makefile | build/.
 build/bench/touch build/bench/copy_handler: build/bench/%: bench/%.c bench/touching.h Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $< -lm
 
-build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine build/e2e/migrant: build/e2e/%: test/lib/%.c Makefile | build/.deps
+build/e2e/mapper build/e2e/leftovers build/e2e/writer build/e2e/machine build/e2e/migrant build/e2e/scatter: build/e2e/%: test/lib/%.c Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $<
 
 # In a container it is alone.
@@ -207,7 +214,7 @@ bench: all criu-plain build/.deps-bench $(BENCH) $(RIG)
 	$(Q)MAKEFLAGS= bench/run.py $(T)
 bench-quick: all criu-plain build/.deps-bench $(BENCH) $(RIG)
 	$(Q)MAKEFLAGS= bench/run.py -q $(T)
-lint: build/plugin/flags
+lint: build/plugin/flags build/plugin/order.pb-c.c
 	$(Q)sh scripts/lint.sh build/plugin/flags
 
 #

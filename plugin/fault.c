@@ -7,7 +7,9 @@
 
 #include "criu_internals.h"
 #include "filling.h"
+#include "modes.h"
 #include "object.h"
+#include "record.h"
 #include "task.h"
 #include "uffd_io.h"
 
@@ -162,6 +164,7 @@ void task_answer(struct task *task, uint64_t addr)
 		return;
 	}
 
+	record_note(vma->obj, page);
 	switch (page_map_get(&vma->obj->map, page)) {
 	case PAGE_EMPTY:
 	case PAGE_FILLING:
@@ -271,6 +274,7 @@ static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
 		/* right, if late: the userfaultfd is closed when all objects are complete */
 		pr_warn("Task %d: the fault at %#" PRIx64 " waits for the end of the lazy restore\n", task->lt->pid,
 			addr);
+		modes_bring_all();
 	}
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "fill.h"
+#include "priority.h"
 
 struct job_queue {
 	struct fill_job *head, **tail;
@@ -269,11 +270,16 @@ static void complete(struct fill_pool *pool, struct fill_job *job)
 {
 	uint64_t one = 1;
 	ssize_t ret;
+	bool first;
 
 	pthread_mutex_lock(&pool->lock);
+	first = !pool->done.head;
 	queue_push(&pool->done, job);
 	pthread_mutex_unlock(&pool->lock);
 
+	/* who reaps takes all: with the first it was told of the others */
+	if (!first)
+		return;
 	do {
 		ret = write(pool->efd, &one, sizeof(one));
 	} while (ret < 0 && errno == EINTR);
@@ -304,6 +310,9 @@ static void work(struct fill_pool *pool, bool urgent_only)
 	struct fill_job *job;
 	void *buf;
 
+	/* a failure was warned of at the start, it takes nothing away */
+	if (!urgent_only)
+		priority_lower();
 	/* populated: a copy from a page that must be faulted in could be cut short */
 	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 

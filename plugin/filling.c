@@ -11,7 +11,9 @@
 #include "criu_internals.h"
 #include "fill.h"
 #include "filling.h"
+#include "modes.h"
 #include "object.h"
+#include "record.h"
 #include "route.h"
 #include "settings.h"
 #include "task.h"
@@ -19,10 +21,14 @@
 /* The daemon looks for tasks that vanished once in so many jobs */
 #define PROBE_JOBS 64
 
+/* Small jobs for no fault that the event loop does itself before it looks for faults again */
+#define MAX_AT_ONCE 32
+
 static struct fill_pool *pool;
 static struct epoll_rfd pool_rfd;
 static int epoll_fd = -1;
 static unsigned int nr_reaped;
+static unsigned int nr_at_once; /* jobs that the event loop has done itself since it was last called */
 
 static unsigned long job_pages(const struct fill_job *job)
 {
@@ -86,54 +92,21 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 	return job;
 }
 
-/* Submits the next piece of obj for no fault; false if there is none. */
-static bool submit_background(struct object *obj)
+/* Whether a job that begins there is for who fetches from the page server, as make_job() has it */
+static bool is_remote(const struct object *obj, unsigned long page)
 {
+	uint64_t off = (uint64_t)page * obj->page_size, end = off + (object_is_huge(obj) ? obj->page_size : 1);
 	const struct extent *e;
-	struct fill_job *job;
-	unsigned long page;
 
-	if (!object_wants_fill(obj) || !obj->map.empty)
-		return false;
-
-	page = page_map_next_empty(&obj->map, obj->cursor);
-	if (page == obj->map.pages)
-		page = page_map_next_empty(&obj->map, 0);
-	/* what is behind us need not be looked at again, it may be much */
-	obj->cursor = page;
-
-	e = extents_from(&obj->extents, (uint64_t)page * obj->page_size);
-	if (!route_is_idle(obj, e && e->src_fd == SEG_REMOTE))
-		return false;
-
-	job = make_job(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)),
-		       FILL_BACKGROUND);
-	if (!job) {
-		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * obj->page_size);
-		object_fail(obj);
-		return false;
-	}
-
-	obj->cursor = page + job_pages(job);
-	route_submit(pool, job);
-	return true;
+	for (e = extents_from(&obj->extents, off); e && e->off < end; e = extents_next(&obj->extents, e))
+		if (e->src_fd == SEG_REMOTE)
+			return true;
+	return false;
 }
 
-void filling_more(void)
+bool filling_is_allowed(const struct object *obj, unsigned long page)
 {
-	struct object *obj, *n;
-	bool some = true;
-
-	while (some) {
-		some = false;
-		list_for_each_entry_safe(obj, n, &objects, l) {
-			if (submit_background(obj)) {
-				some = true;
-				/* who was served goes to the end */
-				list_move_tail(&obj->l, &objects);
-			}
-		}
-	}
+	return objects_started() || obj->delivery == CR_SHMEM_BEFORE_RESUME || !is_remote(obj, page);
 }
 
 static void job_failed(struct object *obj, const struct fill_job *job)
@@ -186,7 +159,117 @@ static void job_done(struct fill_job *job)
 		object_zeroed(obj, (unsigned long)(job->off / obj->page_size));
 	else
 		object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
+	record_filled(job);
 	free(job);
+}
+
+/*
+ * A copy from the page cache takes less time than to wake another thread for it, who may
+ * have to wait for a processor. True: it is done, and was accounted for.
+ */
+static bool done_at_once(struct fill_job *job)
+{
+	static char buf[WINDOW_MAX_FILL * PAGE_SIZE];
+
+	if (job->way != FILL_PWRITE || job->len > sizeof(buf) || !route_is_own(job) || !fill_run_cached(job, buf))
+		return false;
+
+	job_done(job);
+	return true;
+}
+
+/* Submits EMPTY pages that no fault waits for. How many; 0: not now, or obj has failed. */
+static unsigned long submit_ahead(struct object *obj, unsigned long page, unsigned long nr, enum fill_cause cause)
+{
+	/* restore waits for those */
+	bool wanted = obj->delivery == CR_SHMEM_BEFORE_RESUME;
+	/* many small ones, and the event loop has faults to answer as well */
+	bool at_once = cause == FILL_RECORD && nr <= WINDOW_FILL_PAGES && nr_at_once < MAX_AT_ONCE;
+	struct fill_job *job;
+
+	if (!filling_is_allowed(obj, page) || (!wanted && !modes_may_fill()))
+		return 0;
+	if (!at_once && !route_is_idle(obj, is_remote(obj, page)))
+		return 0;
+
+	job = make_job(obj, page, nr, cause);
+	if (!job) {
+		pr_err("Object %#x: no memory to fill offset %#" PRIx64 "\n", obj->shmid, (uint64_t)page * obj->page_size);
+		object_fail(obj);
+		return 0;
+	}
+
+	nr = job_pages(job);
+	modes_spent(job->len, wanted);
+	record_submitted(job);
+	if (at_once && done_at_once(job))
+		nr_at_once++;
+	else
+		route_submit(pool, job);
+	return nr;
+}
+
+/* What an earlier restore wanted first */
+static bool submit_record(struct object *obj)
+{
+	unsigned long page, nr;
+
+	return record_next(obj, &page, &nr) && submit_ahead(obj, page, nr, FILL_RECORD);
+}
+
+/* Submits the next piece of obj for no fault; false if there is none. */
+static bool submit_background(struct object *obj)
+{
+	unsigned long page, nr;
+
+	if (!object_wants_fill(obj) || !obj->map.empty)
+		return false;
+	if (obj->delivery == CR_SHMEM_LAZY && !modes_background())
+		return false;
+
+	page = page_map_next_empty(&obj->map, obj->cursor);
+	if (page == obj->map.pages)
+		page = page_map_next_empty(&obj->map, 0);
+	/* what is behind us need not be looked at again, it may be much */
+	obj->cursor = page;
+
+	nr = submit_ahead(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)),
+			  FILL_BACKGROUND);
+	obj->cursor = page + nr;
+	return nr > 0;
+}
+
+/* What restore waits for must not wait for what was recorded */
+static bool submit_before_resume(struct object *obj)
+{
+	return obj->delivery == CR_SHMEM_BEFORE_RESUME && submit_background(obj);
+}
+
+static void submit_in_turns(bool (*submit)(struct object *obj))
+{
+	struct object *obj, *n;
+	bool some = true;
+
+	while (some) {
+		some = false;
+		list_for_each_entry_safe(obj, n, &objects, l) {
+			if (submit(obj)) {
+				some = true;
+				/* who was served goes to the end */
+				list_move_tail(&obj->l, &objects);
+			}
+		}
+	}
+}
+
+void filling_more(void)
+{
+	submit_in_turns(submit_before_resume);
+	nr_at_once = 0;
+	submit_in_turns(submit_record);
+	if (nr_at_once == MAX_AT_ONCE)
+		filling_kick();
+	submit_in_turns(submit_background);
 }
 
 static void reap(struct fill_job *jobs)
@@ -287,20 +370,6 @@ static struct fill_job *make_urgent_job(struct object *obj, unsigned long page, 
 	return make_job(obj, first, page_map_run(&obj->map, first, win->end - first), FILL_FAULT);
 }
 
-/*
- * A copy from the page cache takes less time than to wake another thread for it, who may
- * have to wait for a processor. True: it is done, and was accounted for.
- */
-static bool done_at_once(struct fill_job *job)
-{
-	static char buf[WINDOW_MAX_FILL * PAGE_SIZE];
-	if (job->way != FILL_PWRITE || job->len > sizeof(buf) || !route_is_own(job) || !fill_run_cached(job, buf))
-		return false;
-
-	job_done(job);
-	return true;
-}
-
 int filling_urgent(struct object *obj, unsigned long page, const struct window *win)
 {
 	struct fill_job *job;
@@ -322,6 +391,7 @@ int filling_urgent(struct object *obj, unsigned long page, const struct window *
 		job = make_urgent_job(obj, page, win);
 		if (!job)
 			return -ENOMEM;
+		modes_spent(job->len, true);
 		if (!done_at_once(job))
 			route_submit(pool, job);
 	}

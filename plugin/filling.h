@@ -2,6 +2,7 @@
 #ifndef LSHM_FILLING_H
 #define LSHM_FILLING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct object;
@@ -20,6 +21,12 @@ int filling_start(void);
 
 /* Keeps the workers busy with what object_wants_fill(), the objects taking turns. */
 void filling_more(void);
+
+/*
+ * Whether page may be asked for already. A page server is told only at resume that
+ * it is needed: until then it may have the tasks still.
+ */
+bool filling_is_allowed(const struct object *obj, unsigned long page);
 
 /*
  * A fault waits for page, which is EMPTY, FILLING or DOOMED: it goes before all others, and with

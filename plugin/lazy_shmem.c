@@ -18,7 +18,9 @@
 #include "eligible.h"
 #include "filling.h"
 #include "guard.h"
+#include "modes.h"
 #include "object.h"
+#include "record.h"
 #include "settings.h"
 #include "task.h"
 
@@ -133,7 +135,7 @@ static int start(int epollfd)
 	raise_fd_limit();
 	guard_init(epollfd);
 	filling_init(epollfd);
-	return 0;
+	return modes_init(epollfd) || record_init() ? -1 : 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)
 
@@ -188,6 +190,7 @@ static int finish(int err)
 	if (objects_failed())
 		ret = -1;
 
+	record_end(!ret && err >= 0);
 	tasks_fini();
 	objects_fini();
 	guard_stop();

@@ -13,7 +13,9 @@
 #include "filling.h"
 #include "guard.h"
 #include "images.h"
+#include "modes.h"
 #include "object.h"
+#include "record.h"
 #include "route.h"
 #include "task.h"
 
@@ -103,6 +105,7 @@ static void object_free(struct object *obj)
 	list_for_each_entry_safe(p, n, &obj->partial_punches, l)
 		free(p);
 	drop_waiters(obj);
+	record_close(obj);
 	close_contents(obj);
 	free(obj);
 }
@@ -192,6 +195,12 @@ void object_check_complete(struct object *obj)
 		object_complete(obj);
 }
 
+/* It is not left alone until resume */
+static bool fills_at_once(const struct object *obj)
+{
+	return obj->delivery == CR_SHMEM_BEFORE_RESUME || obj->record;
+}
+
 /* The guard is made before the pool: it must not have threads */
 static int start_helpers(struct object *obj, pid_t opener)
 {
@@ -208,7 +217,7 @@ static int start_helpers(struct object *obj, pid_t opener)
 
 	if (route_of(obj, opener))
 		return -1;
-	return obj->delivery == CR_SHMEM_LAZY ? 0 : filling_start();
+	return fills_at_once(obj) ? filling_start() : 0;
 }
 
 int object_add(const struct cr_shmem_object *desc, int fd)
@@ -233,14 +242,14 @@ int object_add(const struct cr_shmem_object *desc, int fd)
 	obj->state = OBJECT_FILLING;
 	clock_gettime(CLOCK_MONOTONIC, &obj->began);
 
-	if (open_contents(obj) || identify(obj, fd) || reserve_huge_pages(obj, fd) || start_helpers(obj, desc->opener)) {
+	if (open_contents(obj) || record_open(obj) || identify(obj, fd) || reserve_huge_pages(obj, fd) || start_helpers(obj, desc->opener)) {
 		object_free(obj);
 		return -1;
 	}
 
 	list_add_tail(&obj->l, &objects);
 	/* what is filled at once must not wait for COMMIT to find that there is no room */
-	if (obj->delivery == CR_SHMEM_BEFORE_RESUME && routes_check_room(NULL)) {
+	if (fills_at_once(obj) && routes_check_room(NULL)) {
 		list_del(&obj->l);
 		object_free(obj);
 		return -1;
@@ -326,6 +335,9 @@ static int commit_status(void)
 		if (obj->delivery == CR_SHMEM_BEFORE_RESUME && obj->state == OBJECT_FILLING)
 			return 1;
 
+	if (record_prefills())
+		return 1;
+
 	/* the last moment at which it costs nothing: who dumped the tasks lets them go after that */
 	return routes_alive() ? 0 : -1;
 }
@@ -339,6 +351,8 @@ int objects_commit(void)
 
 	status = commit_status();
 	commit_waits = status == 1;
+	if (!status)
+		record_commit();
 	return status;
 }
 
@@ -354,6 +368,8 @@ int objects_answer_commit(void)
 		return 0;
 
 	commit_waits = false;
+	if (!status)
+		record_commit();
 	return lazy_shmem_committed(status);
 }
 
@@ -368,7 +384,7 @@ int objects_start(void)
 
 	if (list_empty(&objects))
 		return 0;
-	if (filling_start())
+	if (filling_start() || modes_resume())
 		return -1;
 
 	resumed = true;

@@ -11,8 +11,10 @@
 #include "extents.h"
 #include "page_map.h"
 #include "proc_scan.h"
+#include "record.h"
 
 struct images;
+struct record;
 struct route;
 struct task;
 
@@ -39,7 +41,8 @@ struct object {
 	struct images *images; /* keeps the sources of the extents open */
 	struct extents extents;
 	struct page_map map;
-	unsigned long cursor; /* page where background fill goes on */
+	struct record *record; /* which pages are wanted first; or NULL */
+	unsigned long cursor;  /* page where background fill goes on */
 
 	struct list_head waiters;	  /* struct waiter, faults on pages that are not filled */
 	struct list_head partial_punches; /* struct partial_punch */

@@ -17,6 +17,7 @@
 #include "filling.h"
 #include "lane.h"
 #include "object.h"
+#include "priority.h"
 #include "proc_scan.h"
 #include "puller.h"
 #include "route.h"
@@ -29,14 +30,23 @@ enum process_kind {
 	NR_KINDS,
 };
 
+/* What no fault waits for may wait for others, too */
+static int bulk_main(int sk, void *arg)
+{
+	priority_lower();
+	return puller_main(sk, arg);
+}
+
 static const struct {
 	const char *name;
 	int (*main)(int sk, void *arg);
 } kinds[NR_KINDS] = {
 	[FILLER] = { "lazyshm-fill", filler_main },
-	[BULK] = { "lazyshm-bulk", puller_main },
+	[BULK] = { "lazyshm-bulk", bulk_main },
 	[URGENT] = { "lazyshm-urgent", puller_main },
 };
+
+#define SMALL_JOBS 64 /* for each worker, at most */
 
 /* Routes with connections, two each: a page server takes 256 */
 #define MAX_CONNECTED 100
@@ -57,7 +67,7 @@ struct route {
 
 	/* jobs for no fault that are under way */
 	unsigned int nr_local, nr_remote;
-	uint64_t bytes_remote;
+	uint64_t bytes_local, bytes_remote;
 };
 
 static LIST_HEAD(routes);
@@ -293,8 +303,11 @@ bool route_is_idle(const struct object *obj, bool remote)
 {
 	const struct route *r = obj->route;
 
-	/* one to work at, another that is ready when it is done */
-	return remote ? r->nr_remote < 2 || r->bytes_remote < settings.remote_ahead : r->nr_local < 2 * settings.workers;
+	if (remote)
+		return r->nr_remote < 2 || r->bytes_remote < settings.remote_ahead;
+	/* one to work at, another that is ready when it is done; more if they are small */
+	return r->nr_local < 2 * settings.workers ||
+	       (r->nr_local < SMALL_JOBS * settings.workers && r->bytes_local < settings.workers * FILL_UNIT / 2);
 }
 
 static struct lane *lane_for(const struct route *r, const struct fill_job *job)
@@ -322,6 +335,7 @@ static void count_job(const struct fill_job *job, int sign)
 		r->bytes_remote += (uint64_t)sign * job->len;
 	} else {
 		r->nr_local += (unsigned int)sign;
+		r->bytes_local += (uint64_t)sign * job->len;
 	}
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "criu_internals.h"
+#include "priority.h"
 #include "settings.h"
 
 #define MIN_WORKERS 2
@@ -12,6 +13,13 @@
 /* KiB */
 #define DEFAULT_INFLIGHT 2048
 #define MAX_INFLIGHT	 (1 << 20)
+
+/* MiB a second */
+#define MAX_BANDWIDTH 10000
+
+#define MAX_NICE	   19
+#define MAX_RECORD_SECONDS 1000000
+#define MAX_PREFILL	   (1 << 30) /* MiB */
 
 struct settings settings;
 
@@ -32,6 +40,65 @@ static int read_number(const char *name, long min, long max, long *nr)
 	return -1;
 }
 
+/* One of two words, the first of which is the default; *second tells whether it is the other one */
+static int read_choice(const char *name, const char *a, const char *b, bool *second)
+{
+	const char *text = getenv(name);
+
+	*second = text && !strcmp(text, b);
+	if (!text || !*text || *second || !strcmp(text, a))
+		return 0;
+
+	pr_err("%s is '%s', but can be '%s' (the default) or '%s'\n", name, text, a, b);
+	return -1;
+}
+
+static int read_ioprio(int *ioprio)
+{
+	const char *text = getenv("CRIU_LAZY_SHMEM_IOPRIO");
+
+	*ioprio = PRIORITY_AS_IS;
+	if (!text || !*text)
+		return 0;
+
+	if (!strcmp(text, "idle"))
+		*ioprio = PRIORITY_IDLE;
+	else if (text[0] >= '0' && text[0] <= '7' && !text[1])
+		*ioprio = text[0] - '0';
+	else
+		pr_err("CRIU_LAZY_SHMEM_IOPRIO is '%s', but must be 'idle' or a number from 0 to 7\n", text);
+	return *ioprio == PRIORITY_AS_IS ? -1 : 0;
+}
+
+/* What is brought though nobody waits for it */
+static int read_modes(void)
+{
+	long bandwidth = 0, nice = 0;
+
+	if (read_choice("CRIU_LAZY_SHMEM_FILL", "background", "on-demand", &settings.on_demand) ||
+	    read_number("CRIU_LAZY_SHMEM_BANDWIDTH", 0, MAX_BANDWIDTH, &bandwidth) ||
+	    read_number("CRIU_LAZY_SHMEM_NICE", 0, MAX_NICE, &nice) || read_ioprio(&settings.ioprio))
+		return -1;
+
+	settings.bandwidth = (uint64_t)bandwidth << 20;
+	settings.nice = (int)nice;
+	return 0;
+}
+
+static int read_record(void)
+{
+	long prefill = 0;
+
+	settings.record_seconds = NO_RECORD;
+	if (read_number("CRIU_LAZY_SHMEM_RECORD", 0, MAX_RECORD_SECONDS, &settings.record_seconds) ||
+	    read_choice("CRIU_LAZY_SHMEM_ORDER", "on", "off", &settings.ignore_order) ||
+	    read_number("CRIU_LAZY_SHMEM_PREFILL", 0, MAX_PREFILL, &prefill))
+		return -1;
+
+	settings.prefill = (uint64_t)prefill << 20;
+	return 0;
+}
+
 /* At least two, so that a slow read does not stop everything */
 static long default_workers(void)
 {
@@ -43,15 +110,7 @@ static long default_workers(void)
 
 int settings_read_switch(void)
 {
-	const char *text = getenv("CRIU_LAZY_SHMEM");
-
-	if (text && *text && strcmp(text, "on") && strcmp(text, "off")) {
-		pr_err("CRIU_LAZY_SHMEM is '%s', but can be 'on' (the default) or 'off'\n", text);
-		return -1;
-	}
-
-	settings.off = text && !strcmp(text, "off");
-	return 0;
+	return read_choice("CRIU_LAZY_SHMEM", "on", "off", &settings.off);
 }
 
 int settings_read(void)
@@ -59,7 +118,8 @@ int settings_read(void)
 	long workers = default_workers(), inflight = DEFAULT_INFLIGHT;
 
 	if (read_number("CRIU_LAZY_SHMEM_WORKERS", 1, MAX_WORKERS, &workers) ||
-	    read_number("CRIU_LAZY_SHMEM_INFLIGHT", 1, MAX_INFLIGHT, &inflight))
+	    read_number("CRIU_LAZY_SHMEM_INFLIGHT", 1, MAX_INFLIGHT, &inflight) || read_modes() ||
+	    read_record())
 		return -1;
 
 	settings.workers = (unsigned int)workers;

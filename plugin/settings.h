@@ -10,7 +10,18 @@ struct settings {
 	bool off;	       /* CRIU_LAZY_SHMEM=off */
 	unsigned int workers;  /* _WORKERS: who fills from images at the same time */
 	uint64_t remote_ahead; /* _INFLIGHT: bytes asked of a page server before what was asked has come */
+
+	bool on_demand;	    /* _FILL: what nobody asked for is not brought */
+	uint64_t bandwidth; /* _BANDWIDTH: bytes a second of that, 0: no limit */
+	int nice;	    /* _NICE, and */
+	int ioprio;	    /* _IOPRIO of who brings that, as in priority.h */
+
+	long record_seconds; /* _RECORD: after resume, 0: until all is complete, NO_RECORD: not at all */
+	bool ignore_order;   /* _ORDER=off: not what was recorded either */
+	uint64_t prefill;    /* _PREFILL: bytes of it before resume */
 };
+
+#define NO_RECORD -1
 
 extern struct settings settings;
 

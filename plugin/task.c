@@ -7,6 +7,7 @@
 #include "criu_internals.h"
 #include "filling.h"
 #include "object.h"
+#include "record.h"
 #include "task.h"
 #include "uffd_io.h"
 
@@ -26,7 +27,7 @@ bool task_unfinished(const struct task *task)
 
 void task_update_busy(struct task *task)
 {
-	bool busy = task_unfinished(task);
+	bool busy = task_unfinished(task) || (record_holds_tasks() && task->nr_objs);
 
 	if (task->lt->busy && !busy) {
 		some_dropped = true;
@@ -198,25 +199,57 @@ void tasks_fini(void)
 	}
 }
 
-/*
- * A task that exits raises no event, it shows when something is done to its
- * memory. To map a page that may be mapped anyway is harmless.
- */
+/* A mapping may have been cut anywhere: only whole pages of the object */
+static void publish_in(struct task *task, const struct vma *vma, uint64_t off, uint64_t end)
+{
+	struct object *obj = vma->obj;
+	uint64_t size = obj->page_size, vma_end = vma->pgoff + (vma->end - vma->start);
+	uint64_t mapped;
+	int ret;
+
+	if (off < vma->pgoff)
+		off = (vma->pgoff + size - 1) / size * size;
+	if (end > vma_end)
+		end = vma_end / size * size;
+	if (off >= end)
+		return;
+
+	ret = uffd_continue(task->lt->uffd, vma->start + (off - vma->pgoff), end - off, &mapped, size);
+	obj->mapped += mapped / size;
+	if (ret == -ESRCH)
+		task_gone(task);
+}
+
+/* A run of pages that are filled */
+static void publish_run(struct object *obj, unsigned long page, unsigned long nr)
+{
+	uint64_t off = (uint64_t)page * obj->page_size, end = off + (uint64_t)nr * obj->page_size;
+	struct task *task;
+	size_t i;
+
+	list_for_each_entry(task, &tasks, l)
+		for (i = 0; i < task->vmas.n; i++) /* none are left of a task that is gone */
+			if (task->vmas.v[i].obj == obj)
+				publish_in(task, &task->vmas.v[i], off, end);
+}
+
+void tasks_publish(struct object *obj, unsigned long page, unsigned long nr)
+{
+	unsigned long end = page + nr, run;
+
+	for (; page < end && obj->state == OBJECT_FILLING; page += run) {
+		run = page_map_run(&obj->map, page, end - page);
+		if (page_map_get(&obj->map, page) == PAGE_FILLED)
+			publish_run(obj, page, run);
+	}
+}
+
+/* A task that exits raises no event, it shows when something is done to its memory. */
 void tasks_probe(void)
 {
 	struct task *task;
 
-	list_for_each_entry(task, &tasks, l) {
-		const struct vma *vma = task->vmas.v;
-		unsigned long page;
-
-		if (!task->vmas.n)
-			continue;
-
-		page = vma_page(vma, vma->start);
-		if (page >= vma->obj->map.pages || page_map_get(&vma->obj->map, page) != PAGE_FILLED)
-			continue;
-		if (uffd_continue(task->lt->uffd, vma->start, vma->obj->page_size, NULL, vma->obj->page_size) == -ESRCH)
+	list_for_each_entry(task, &tasks, l)
+		if (!task->gone && uffd_probe(task->lt->uffd) == -ESRCH)
 			task_gone(task);
-	}
 }

@@ -101,6 +101,12 @@ void tasks_update_busy(void);
 /* Whether some task has turned not busy since the last call. */
 bool tasks_some_dropped(void);
 
+/*
+ * Maps these pages of obj, as far as they are filled, wherever a task is known to map
+ * them: ahead of any fault, so that nothing is lost where it does not succeed.
+ */
+void tasks_publish(struct object *obj, unsigned long page, unsigned long nr);
+
 /* Notices tasks that are gone without having said so. */
 void tasks_probe(void);
 

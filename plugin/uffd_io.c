@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <stddef.h>
+#include <unistd.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
@@ -11,6 +12,18 @@ int uffd_wake(int uffd, uint64_t addr, uint64_t len)
 	struct uffdio_range range = { .start = addr, .len = len };
 
 	return ioctl(uffd, UFFDIO_WAKE, &range) ? -errno : 0;
+}
+
+/*
+ * Asks to end the write protection of a page that any task could have. Nothing is ever
+ * registered for that, so it fails: with ENOENT, or EAGAIN. (UFFDIO_CONTINUE could map
+ * something, and UFFDIO_WAKE does not look whether the memory is still there.)
+ */
+int uffd_probe(int uffd)
+{
+	struct uffdio_writeprotect wp = { .range = { .start = 1UL << 30, .len = (uint64_t)sysconf(_SC_PAGESIZE) } };
+
+	return ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? -errno : 0;
 }
 
 /* Bytes mapped, or -errno if not even the first page was */

@@ -22,6 +22,9 @@
  */
 int uffd_continue(int uffd, uint64_t addr, uint64_t len, uint64_t *mapped, uint64_t page_size);
 
+/* Does nothing, but to fail with -ESRCH when that is due. */
+int uffd_probe(int uffd);
+
 /* Wakes who waits in the range, to fault again. */
 int uffd_wake(int uffd, uint64_t addr, uint64_t len);
 

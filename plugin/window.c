@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "criu_internals.h"
 #include "object.h"
+#include "record.h"
 #include "window.h"
 
 /* The run that a fault on page belongs to; NULL if it comes out of the blue */
@@ -32,12 +33,18 @@ static struct window around(unsigned long page, unsigned long pages)
 	return (struct window){ .first = first, .end = first + pages };
 }
 
+/* Huge pages are large enough, and a recording must see each page wanted */
+static bool is_alone(const struct object *obj)
+{
+	return object_is_huge(obj) || record_is_running();
+}
+
 struct window window_to_fill(struct windows *w, const struct object *obj, unsigned long page)
 {
 	const struct window_run *run = find_run(w, obj, page);
 	unsigned long pages;
 
-	if (object_is_huge(obj))
+	if (is_alone(obj))
 		return (struct window){ .first = page, .end = page + 1, .is_run = run };
 	if (!run)
 		return clip(obj, around(page, WINDOW_FILL_PAGES));
@@ -51,7 +58,7 @@ struct window window_to_map(struct windows *w, const struct object *obj, unsigne
 	const struct window_run *run = find_run(w, obj, page);
 	unsigned long pages;
 
-	if (object_is_huge(obj))
+	if (is_alone(obj))
 		return (struct window){ .first = page, .end = page + 1, .is_run = run };
 	if (!run)
 		return clip(obj, around(page, WINDOW_PAGES));

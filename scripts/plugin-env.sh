@@ -31,6 +31,7 @@ mkdir -p "$(dirname "$out")"
 		echo "-iquote $tree/$dir"
 	done
 	"$tree/compel/compel-host" includes
+	echo "-iquote $(dirname "$out")" # what is generated of our own
 } >"$out.tmp"
 grep -q '^-D' "$out.tmp" || {
 	echo "plugin-env: CRIU's make told no DEFINES" >&2

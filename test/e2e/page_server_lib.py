@@ -247,16 +247,16 @@ HUGEPAGES = 8
 
 
 @contextlib.contextmanager
-def more_huge_pages():
+def more_huge_pages(nr=HUGEPAGES):
     def change(by):
         before = int(read(NR_HUGEPAGES))
         with open(NR_HUGEPAGES, "w") as f:
             f.write(str(before + by))
         return int(read(NR_HUGEPAGES)) - before
 
-    got = change(HUGEPAGES)
+    got = change(nr)
     try:
-        if got < HUGEPAGES:
+        if got < nr:
             raise Skip("no huge pages to be had")
         yield
     finally:

@@ -5,49 +5,14 @@
 server that has the images."""
 
 import os
-import select
-import shutil
-import socket
 
 from lib import (TIMEOUT, Ledger, check, check_log, check_nothing_left, finish, main, test, wait_for)
-
-MIB = 1 << 20
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return str(s.getsockname()[1])
-
-
-def take_contents_away(led):
-    """The server's images are complete; the others lack what is of shared memory: the largest"""
-    there = os.path.join(led.dir, "server")
-    shutil.copytree(led.images, there)
-    largest = max((e for e in os.scandir(led.images) if e.name.startswith("pages-")), key=lambda e: e.stat().st_size)
-    check(largest.stat().st_size >= 32 * MIB, "no image has the contents of the shared memory")
-    os.unlink(largest.path)
-    return there
-
-
-def start_server(led, images, port, log="page-server.log", args=()):
-    ready, status = os.pipe()
-    try:
-        server = led.criu("page-server", "--lazy-pages", "--address", "127.0.0.1", "--port", port,
-                          "--status-fd", str(status), "-D", images, *args, log=log, pass_fds=[status])
-    finally:
-        os.close(status)
-    wait_for(lambda: select.select([ready], [], [], 0)[0], "the page server does not listen")
-    os.close(ready)
-    return server
+from remote_lib import free_port, from_server, start_server, take_contents_away
 
 
 def dumped(where):
     led = Ledger(where, "-m", "32", "-p", "2", "-P", "8").start().dump()
     return led, take_contents_away(led)
-
-
-def from_server(port, *args):
-    return ("--page-server", "--address", "127.0.0.1", "--port", port, *args)
 
 
 @test

@@ -17,6 +17,8 @@ import lib  # noqa: E402
 
 ORACLE = os.path.join(lib.BUILD, "oracle", "oracle")
 TIMEOUT = 20.0
+# ORACLE_ON_DEMAND=1: what nobody asks for is not filled, before the end
+MODE = {"CRIU_LAZY_SHMEM_FILL": "on-demand"} if os.environ.get("ORACLE_ON_DEMAND") else {}
 TASKS = 40  # that a program has at most, threads included
 
 
@@ -136,6 +138,8 @@ class Run(lib.Ledger):
 
     def before_end(self):
         if self.daemon:
+            if MODE:  # it stays as long as the tasks
+                self.daemon.send_signal(signal.SIGUSR1)
             status = self.finish_daemon(TIMEOUT)
             if status:
                 raise Difference("daemon", "the daemon's status is %d: %s" % (
@@ -155,7 +159,7 @@ class Run(lib.Ledger):
         def restore():
             workers = str(1 + self.program.seed % 3)
             self.daemon_start = time.monotonic()
-            self.start_daemon(env=dict(lib.slow_disk(self.program.disk), CRIU_LAZY_SHMEM_WORKERS=workers))
+            self.start_daemon(env=dict(lib.slow_disk(self.program.disk), CRIU_LAZY_SHMEM_WORKERS=workers, **MODE))
             status = lib.Ledger.restore(self, "--lazy-pages")
             if status:
                 raise Difference("restore", "lazy restore: status %d: %s %s" % (

@@ -403,8 +403,10 @@ TEST_NS(task_is_gone)
 	task = task_start(fd, NR, FEATURES, exit_at_once, NULL);
 	CHECK_EQ(uffd_continue(task.uffd, (uintptr_t)task.addr, 4 * PG, &mapped, PG), 0);
 	CHECK_EQ(mapped, 4 * PG);
+	CHECK_EQ(uffd_probe(task.uffd), -ENOENT);
 	task_go(&task);
 	check_exited(task.pid, 0);
+	CHECK_EQ(uffd_probe(task.uffd), -ESRCH);
 	CHECK_EQ(uffd_continue(task.uffd, (uintptr_t)task.addr, 8 * PG, &mapped, PG), -ESRCH);
 	CHECK_EQ(mapped, 0);
 	CHECK_EQ(uffd_continue(task.uffd, (uintptr_t)task.addr, PG, NULL, PG), -ESRCH);
@@ -488,4 +490,19 @@ TEST(wake_unaligned)
 	setup();
 	CHECK_EQ(uffd_wake(uffd, (uintptr_t)addr + 1, PG), -EINVAL);
 	CHECK_EQ(uffd_wake(uffd, (uintptr_t)addr, 0), -EINVAL);
+}
+
+/* Where it asks is an address as good as any: a page that is there must still wait for us */
+TEST(probe_maps_nothing)
+{
+	void *there = (void *)(1UL << 30);
+
+	fd = new_memfd(NR);
+	fill_pages(fd, 0, NR);
+	uffd = new_uffd(FEATURES);
+	addr = mmap(there, NR * PG, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	CHECK(addr == there);
+	register_range(uffd, addr, NR * PG);
+	CHECK_EQ(uffd_probe(uffd), -ENOENT);
+	check_not_mapped(0);
 }

@@ -3,12 +3,21 @@
 
 #include "criu_internals.h"
 #include "object.h"
+#include "record.h"
 #include "unit.h"
 #include "window.h"
 
 static struct object obj = { .page_size = 4096, .map = { .pages = 1 << 20 } };
 static struct object other = { .page_size = 4096, .map = { .pages = 70 } };
 static struct object huge = { .page_size = 2 << 20, .map = { .pages = 100 } };
+
+static bool recording;
+
+/* Stands in for record.c */
+bool record_is_running(void)
+{
+	return recording;
+}
 
 static void check(struct window win, unsigned long first, unsigned long end, bool is_run)
 {
@@ -71,6 +80,17 @@ TEST(not_a_run)
 	check(window_to_map(&w, &obj, 1087), 1024, 1088, false); /* behind its end */
 	check(window_to_map(&w, &obj, 1088 + 15), 1103, 1103 + 128, true);
 	check(window_to_map(&w, &obj, 1088 + 16), 1088, 1152, false); /* too far ahead */
+}
+
+TEST(recorded_one_by_one)
+{
+	struct windows w = { 0 };
+
+	recording = true;
+	check(window_to_map(&w, &obj, 1000), 1000, 1001, false);
+	check(window_to_fill(&w, &obj, 1000), 1000, 1001, false);
+	window_mapped(&w, &obj, 1000, 1001);
+	check(window_to_map(&w, &obj, 1001), 1001, 1002, true);
 }
 
 /* As many threads as there are places keep their runs; with more the oldest is forgotten */
