@@ -27,6 +27,7 @@ static void answer_waiters(struct object *obj, unsigned long page, unsigned long
 		w = list_first_entry(&ready, struct waiter, l);
 		task = w->task;
 		addr = w->addr;
+		task->asked = w->since;
 		list_del(&w->l);
 		free(w);
 		task_answer(task, addr);
@@ -55,18 +56,47 @@ static void punch_parts(struct object *obj, uint64_t off, uint64_t end)
 	}
 }
 
-void object_filled(struct object *obj, unsigned long page, unsigned long nr)
+/* Of a job made for a fault: the pages that are waited for, not those around */
+static void count_asked_for(struct object *obj, unsigned long page, unsigned long nr)
+{
+	const struct waiter *w;
+
+	list_for_each_entry(w, &obj->waiters, l) {
+		if (w->page < page || w->page >= page + nr || page_map_get(&obj->map, w->page) != PAGE_FILLING)
+			continue;
+		page_map_set(&obj->map, w->page, 1, PAGE_FILLED);
+		obj->stats.filled[FILLED_FAULT]++;
+	}
+}
+
+static enum filled_by filled_by(enum fill_cause cause)
+{
+	switch (cause) {
+	case FILL_FAULT:
+		return FILLED_WINDOW;
+	case FILL_RECORD:
+		return FILLED_RECORD;
+	default:
+		return FILLED_BACKGROUND;
+	}
+}
+
+void object_filled(struct object *obj, unsigned long page, unsigned long nr, enum fill_cause cause)
 {
 	uint64_t off = (uint64_t)page * obj->page_size;
+	enum filled_by by = filled_by(cause);
 	unsigned long i;
+
+	if (cause == FILL_FAULT)
+		count_asked_for(obj, page, nr);
 
 	for (i = page; i < page + nr; i++) {
 		if (page_map_get(&obj->map, i) == PAGE_DOOMED) {
 			punch(obj, (uint64_t)i * obj->page_size, obj->page_size);
 			page_map_set(&obj->map, i, 1, PAGE_HOLE);
-		} else {
+		} else if (page_map_get(&obj->map, i) == PAGE_FILLING) {
 			page_map_set(&obj->map, i, 1, PAGE_FILLED);
-			obj->filled++;
+			obj->stats.filled[by]++;
 		}
 	}
 	punch_parts(obj, off, off + (uint64_t)nr * obj->page_size);
@@ -89,7 +119,8 @@ static int add_waiter(struct object *obj, unsigned long page, struct task *task,
 	w = malloc(sizeof(*w));
 	if (!w)
 		return -1;
-	*w = (struct waiter){ .task = task, .addr = addr, .page = page };
+	*w = (struct waiter){ .task = task, .addr = addr, .page = page, .since = task->asked };
+	task->asked = 0;
 	list_add_tail(&w->l, &obj->waiters);
 	return 0;
 }
@@ -180,7 +211,7 @@ int object_zero(struct object *obj, unsigned long page, struct task *task, uint6
 	if (!ret) {
 		/* allocates what is absent and does not touch what is there, i_size included */
 		ret = fallocate(obj->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) ? -errno : 0;
-		obj->zeroed += !ret;
+		obj->stats.zeroed += !ret;
 	}
 	if (ret >= 0)
 		return ret;
@@ -192,6 +223,6 @@ int object_zero(struct object *obj, unsigned long page, struct task *task, uint6
 
 void object_zeroed(struct object *obj, unsigned long page)
 {
-	obj->zeroed++;
+	obj->stats.zeroed++;
 	answer_waiters(obj, page, 1);
 }

@@ -154,6 +154,7 @@ static int forked(struct task *parent, struct cr_lazy_task *lt)
 	child = task_new(lt);
 	if (!child)
 		return -1;
+	child->stats->forked = true;
 
 	for (i = 0; i < parent->nr_objs; i++) {
 		if (task_use_object(child, parent->objs[i])) {
@@ -172,6 +173,7 @@ int task_event(struct cr_lazy_task *lt, const struct uffd_msg *msg, struct cr_la
 
 	switch (msg->event) {
 	case UFFD_EVENT_PAGEFAULT:
+		task->asked = stats_now();
 		return task_fault(task, msg->arg.pagefault.address, msg->arg.pagefault.flags,
 				  (pid_t)msg->arg.pagefault.feat.ptid);
 	case UFFD_EVENT_FORK:

@@ -43,7 +43,7 @@ static void defer(struct task *task, uint64_t addr, uint64_t flags)
 		return;
 	}
 
-	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags, .tid = task->faulter };
+	*w = (struct waiter){ .task = task, .addr = addr, .flags = flags, .tid = task->faulter, .since = task->asked };
 	list_add_tail(&w->l, &deferred);
 	/* what kicks is the pool's, which need not be there before resume */
 	if (filling_start())
@@ -54,11 +54,13 @@ static void defer(struct task *task, uint64_t addr, uint64_t flags)
 /* Maps [addr, addr + len) of vma. What uffd_continue() returns. */
 static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint64_t len)
 {
-	uint64_t mapped;
+	uint64_t mapped, ioctls = uffd_nr_continue;
 	int ret;
 
 	ret = uffd_continue(task->lt->uffd, addr, len, &mapped, vma->obj->page_size);
-	vma->obj->mapped += mapped / vma->obj->page_size;
+	stats_mapped(&vma->obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / vma->obj->page_size);
+	if (!ret)
+		stats_answered(&vma->obj->stats, task->stats, &task->asked);
 	return ret;
 }
 
@@ -268,7 +270,7 @@ static int fault_outside(struct task *task, uint64_t addr, uint64_t flags)
 		return ret;
 
 	if (task_learn_mapping(task, addr) == 1) {
-		vma_table_find(&task->vmas, addr)->obj->faults++;
+		stats_fault(&vma_table_find(&task->vmas, addr)->obj->stats, task->stats, flags);
 		task_answer(task, addr);
 	} else {
 		/* right, if late: the userfaultfd is closed when all objects are complete */
@@ -297,6 +299,7 @@ void tasks_retry(void)
 		uint64_t addr = w->addr, flags = w->flags;
 
 		task->faulter = w->tid;
+		task->asked = w->since;
 		list_del(&w->l);
 		free(w);
 		if (vma_table_find(&task->vmas, addr))
@@ -324,7 +327,7 @@ int task_fault(struct task *task, uint64_t addr, uint64_t flags, pid_t tid)
 		return ret;
 	}
 
-	vma->obj->faults++;
+	stats_fault(&vma->obj->stats, task->stats, flags);
 	task_answer(task, addr);
 	return 0;
 }

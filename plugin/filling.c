@@ -13,6 +13,7 @@
 #include "filling.h"
 #include "modes.h"
 #include "object.h"
+#include "progress.h"
 #include "record.h"
 #include "route.h"
 #include "settings.h"
@@ -153,12 +154,14 @@ static void job_done(struct fill_job *job)
 {
 	struct object *obj = job->owner;
 
+	if (job->result == FILL_OK)
+		stats_job(&obj->stats, job);
 	if (job->result != FILL_OK)
 		job_failed(obj, job);
 	else if (job->way == FILL_ALLOCATE)
 		object_zeroed(obj, (unsigned long)(job->off / obj->page_size));
 	else
-		object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job));
+		object_filled(obj, (unsigned long)(job->off / obj->page_size), job_pages(job), job->cause);
 	record_filled(job);
 	free(job);
 }
@@ -293,6 +296,7 @@ int filling_event(void)
 	if (pool)
 		reap(fill_reap(pool));
 	reap(routes_reap());
+	progress_activity();
 	filling_more();
 	if (objects_started())
 		routes_trim();

@@ -193,6 +193,11 @@ err:
 	return -1;
 }
 
+int images_top_fd(const struct images *im)
+{
+	return has_pages_image(&im->pr) ? img_raw_fd(im->pr.pi) : -1;
+}
+
 void images_close(struct images *im)
 {
 	if (!im)

@@ -26,4 +26,7 @@ struct images;
 int images_open(struct images **im, struct extents *ex, uint32_t shmid, uint64_t size);
 void images_close(struct images *im);
 
+/* The descriptor of extents whose contents are not in a parent, or -1 if there is none. */
+int images_top_fd(const struct images *im);
+
 #endif

@@ -20,7 +20,9 @@
 #include "guard.h"
 #include "modes.h"
 #include "object.h"
+#include "progress.h"
 #include "record.h"
+#include "report.h"
 #include "settings.h"
 #include "task.h"
 
@@ -135,6 +137,8 @@ static int start(int epollfd)
 	raise_fd_limit();
 	guard_init(epollfd);
 	filling_init(epollfd);
+	progress_init(epollfd);
+	report_start();
 	return modes_init(epollfd) || record_init() ? -1 : 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_START, start)
@@ -173,7 +177,14 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_COMMIT, commit)
 
 static int resume(void)
 {
-	return active ? objects_start() : -ENOTSUP;
+	if (!active)
+		return -ENOTSUP;
+
+	report_resumed();
+	if (objects_start())
+		return -1;
+	progress_start();
+	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__LAZY_PAGES_RESUME, resume)
 
@@ -190,9 +201,12 @@ static int finish(int err)
 	if (objects_failed())
 		ret = -1;
 
+	progress_stop();
 	record_end(!ret && err >= 0);
+	report_write(ret || err < 0);
 	tasks_fini();
 	objects_fini();
+	stats_fini();
 	guard_stop();
 	return ret;
 }

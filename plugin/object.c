@@ -107,6 +107,7 @@ static void object_free(struct object *obj)
 	drop_waiters(obj);
 	record_close(obj);
 	close_contents(obj);
+	stats_object_fini(&obj->stats);
 	free(obj);
 }
 
@@ -169,10 +170,11 @@ static uint64_t ms_since(const struct timespec *t)
 static void object_complete(struct object *obj)
 {
 	obj->state = OBJECT_COMPLETE;
+	obj->stats.completed = stats_now();
 
 	if (obj->delivery == CR_SHMEM_BEFORE_RESUME) {
 		pr_note("object %#x filled before resume: size=%" PRIu64 " pages_filled=%" PRIu64 " ms=%" PRIu64 "\n",
-			obj->shmid, obj->size, obj->filled, ms_since(&obj->began));
+			obj->shmid, obj->size, stats_filled(&obj->stats), ms_since(&obj->began));
 		close_contents(obj); /* from here on it is the tasks' alone */
 		return;
 	}
@@ -180,8 +182,8 @@ static void object_complete(struct object *obj)
 	tasks_update_busy();
 	pr_note("object %#x done: size=%" PRIu64 " pages_filled=%" PRIu64 " pages_zeroed=%" PRIu64 " faults=%" PRIu64
 		" pages_continue=%" PRIu64 " tasks=%u ms=%" PRIu64 "\n",
-		obj->shmid, obj->size, obj->filled, obj->zeroed, obj->faults, obj->mapped, obj->tasks,
-		ms_since(&obj->began));
+		obj->shmid, obj->size, stats_filled(&obj->stats), obj->stats.zeroed, stats_faults(&obj->stats.faults),
+		obj->stats.faults.mapped, obj->stats.tasks, ms_since(&obj->began));
 }
 
 bool object_wants_fill(const struct object *obj)
@@ -256,6 +258,7 @@ int object_add(const struct cr_shmem_object *desc, int fd)
 	}
 
 	obj->fd = fd;
+	stats_object_init(&obj->stats, fd, obj->map.left, images_top_fd(obj->images));
 	pr_info("Object %#x: %" PRIu64 " bytes, %lu pages of %u bytes to fill in %zu extents\n", obj->shmid, obj->size,
 		obj->map.left, obj->page_size, obj->extents.n);
 

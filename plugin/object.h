@@ -9,9 +9,11 @@
 #include "common/list.h"
 #include "criu.h"
 #include "extents.h"
+#include "fill.h"
 #include "page_map.h"
 #include "proc_scan.h"
 #include "record.h"
+#include "stats.h"
 
 struct images;
 struct record;
@@ -48,11 +50,7 @@ struct object {
 	struct list_head partial_punches; /* struct partial_punch */
 
 	struct timespec began; /* to be filled without being asked */
-	uint64_t filled;       /* pages written from the images */
-	uint64_t zeroed;       /* pages of holes allocated for a fault */
-	uint64_t faults;       /* events */
-	uint64_t mapped;       /* pages mapped by UFFDIO_CONTINUE */
-	unsigned int tasks;    /* that mapped it, children included */
+	struct object_stats stats;
 };
 
 /* A thread of task waits at addr for a page */
@@ -62,6 +60,7 @@ struct waiter {
 	uint64_t addr;	/* of the page */
 	uint64_t flags; /* of the fault, where addr is in no known mapping */
 	pid_t tid;	/* as in task_fault(), there as well */
+	uint64_t since; /* task->asked of the fault */
 	unsigned long page;
 };
 
@@ -115,7 +114,7 @@ void object_check_complete(struct object *obj);
  */
 
 /* The fill workers brought these pages, all of which were FILLING or DOOMED. */
-void object_filled(struct object *obj, unsigned long page, unsigned long nr);
+void object_filled(struct object *obj, unsigned long page, unsigned long nr, enum fill_cause cause);
 
 /* A fault must wait for page: it is filled next, before objects_start() as well. */
 int object_wait(struct object *obj, unsigned long page, struct task *task, uint64_t addr);

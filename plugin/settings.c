@@ -21,6 +21,10 @@
 #define MAX_RECORD_SECONDS 1000000
 #define MAX_PREFILL	   (1 << 30) /* MiB */
 
+/* Seconds: short restores have no such line */
+#define DEFAULT_PROGRESS 5
+#define MAX_PROGRESS	 3600
+
 struct settings settings;
 
 /* A number from the environment; *nr stays as it is if there is none */
@@ -113,13 +117,36 @@ int settings_read_switch(void)
 	return read_choice("CRIU_LAZY_SHMEM", "on", "off", &settings.off);
 }
 
+static int read_progress(void)
+{
+	const char *name = "CRIU_LAZY_SHMEM_PROGRESS", *text = getenv(name);
+	long seconds = DEFAULT_PROGRESS;
+	char *end;
+
+	settings.progress = PROGRESS_AUTO;
+	if (text && !strcmp(text, "off")) {
+		settings.progress = PROGRESS_OFF;
+	} else if (text && *text && strcmp(text, "auto")) {
+		seconds = strtol(text, &end, 10);
+		if (*end || seconds < 1 || seconds > MAX_PROGRESS) {
+			pr_err("%s is '%s', but can be 'auto' (the default), 'off', or a number of seconds from 1 to %d\n", name,
+			       text, MAX_PROGRESS);
+			return -1;
+		}
+		settings.progress = PROGRESS_LOG;
+	}
+
+	settings.progress_seconds = (unsigned int)seconds;
+	return 0;
+}
+
 int settings_read(void)
 {
 	long workers = default_workers(), inflight = DEFAULT_INFLIGHT;
 
 	if (read_number("CRIU_LAZY_SHMEM_WORKERS", 1, MAX_WORKERS, &workers) ||
 	    read_number("CRIU_LAZY_SHMEM_INFLIGHT", 1, MAX_INFLIGHT, &inflight) || read_modes() ||
-	    read_record())
+	    read_record() || read_progress())
 		return -1;
 
 	settings.workers = (unsigned int)workers;

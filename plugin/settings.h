@@ -5,6 +5,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum progress_setting {
+	PROGRESS_AUTO, /* on the terminal if there is one, else in the log */
+	PROGRESS_OFF,
+	PROGRESS_LOG, /* in the log, every progress_seconds */
+};
+
 /* What the operator chooses, by environment variables CRIU_LAZY_SHMEM*; see docs/operations.md. */
 struct settings {
 	bool off;	       /* CRIU_LAZY_SHMEM=off */
@@ -19,6 +25,9 @@ struct settings {
 	long record_seconds; /* _RECORD: after resume, 0: until all is complete, NO_RECORD: not at all */
 	bool ignore_order;   /* _ORDER=off: not what was recorded either */
 	uint64_t prefill;    /* _PREFILL: bytes of it before resume */
+
+	enum progress_setting progress; /* _PROGRESS */
+	unsigned int progress_seconds;	/* between two lines in the log */
 };
 
 #define NO_RECORD -1

@@ -94,7 +94,7 @@ int task_use_object(struct task *task, struct object *obj)
 
 	objs[task->nr_objs] = obj;
 	ids[task->nr_objs++] = obj->id;
-	obj->tasks++;
+	obj->stats.tasks++;
 	return 0;
 }
 
@@ -109,6 +109,7 @@ struct task *task_new(struct cr_lazy_task *lt)
 	}
 
 	task->lt = lt;
+	task->stats = stats_task_new(lt->pid);
 	removal_init(&task->removal);
 	lt->priv = task;
 	list_add_tail(&task->l, &tasks);
@@ -159,6 +160,7 @@ void task_gone(struct task *task)
 		return;
 
 	pr_debug("%d-%d: no more faults to answer\n", task->lt->pid, task->lt->uffd);
+	stats_task_end(task->stats, TASK_ENDED);
 	task->gone = true;
 	task->objs = NULL;
 	task->nr_objs = 0;
@@ -179,6 +181,7 @@ int task_exit(struct cr_lazy_task *lt)
 {
 	struct task *task = lt->priv;
 
+	stats_task_end(task->stats, task->gone || task_unfinished(task) ? TASK_ENDED : TASK_RETIRED);
 	task_gone(task);
 	removal_fini(&task->removal);
 	owner_fini(&task->owner);
@@ -204,7 +207,7 @@ static void publish_in(struct task *task, const struct vma *vma, uint64_t off, u
 {
 	struct object *obj = vma->obj;
 	uint64_t size = obj->page_size, vma_end = vma->pgoff + (vma->end - vma->start);
-	uint64_t mapped;
+	uint64_t mapped, ioctls = uffd_nr_continue;
 	int ret;
 
 	if (off < vma->pgoff)
@@ -215,7 +218,7 @@ static void publish_in(struct task *task, const struct vma *vma, uint64_t off, u
 		return;
 
 	ret = uffd_continue(task->lt->uffd, vma->start + (off - vma->pgoff), end - off, &mapped, size);
-	obj->mapped += mapped / size;
+	stats_mapped(&obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / size);
 	if (ret == -ESRCH)
 		task_gone(task);
 }

@@ -9,6 +9,7 @@
 #include "criu.h"
 #include "owner.h"
 #include "removal.h"
+#include "stats.h"
 #include "vma_table.h"
 #include "window.h"
 
@@ -33,6 +34,9 @@ struct task {
 	struct windows windows;
 	pid_t faulter; /* thread, as its own pid namespace counts, whose fault is being answered, or 0 */
 	bool gone;     /* no fault will be answered any more */
+
+	struct task_stats *stats;
+	uint64_t asked; /* when the fault that is being answered was read, stats_now(); or 0 */
 };
 
 /*

@@ -7,6 +7,8 @@
 
 #include "uffd_io.h"
 
+uint64_t uffd_nr_continue;
+
 int uffd_wake(int uffd, uint64_t addr, uint64_t len)
 {
 	struct uffdio_range range = { .start = addr, .len = len };
@@ -31,6 +33,7 @@ static int64_t continue_once(int uffd, uint64_t addr, uint64_t len)
 {
 	struct uffdio_continue c = { .range = { .start = addr, .len = len } };
 
+	uffd_nr_continue++;
 	if (!ioctl(uffd, UFFDIO_CONTINUE, &c))
 		return (int64_t)len;
 

@@ -25,6 +25,9 @@ int uffd_continue(int uffd, uint64_t addr, uint64_t len, uint64_t *mapped, uint6
 /* Does nothing, but to fail with -ESRCH when that is due. */
 int uffd_probe(int uffd);
 
+/* How many ioctls uffd_continue() has made. */
+extern uint64_t uffd_nr_continue;
+
 /* Wakes who waits in the range, to fault again. */
 int uffd_wake(int uffd, uint64_t addr, uint64_t len);
 
