@@ -124,7 +124,7 @@ build/plugin/%.o: plugin/%.c build/plugin/flags Makefile
 	$(Q)$(CC) $(PLUGIN_CFLAGS) @build/plugin/flags -MMD -MP -c -o $@ $<
 
 $(PLUGIN): $(OBJECTS)
-	$(Q)$(CC) $(PLUGIN_CFLAGS) $(LDFLAGS) -shared -o $@ $^ -lprotobuf-c
+	$(Q)$(CC) $(PLUGIN_CFLAGS) $(LDFLAGS) -shared -Wl,-Bsymbolic -o $@ $^ -lprotobuf-c
 	@echo 'built $@'
 
 -include $(OBJECTS:.o=.d)

@@ -58,7 +58,7 @@ static int publish(struct task *task, const struct vma *vma, uint64_t addr, uint
 	int ret;
 
 	ret = uffd_continue(task->lt->uffd, addr, len, &mapped, vma->obj->page_size);
-	stats_mapped(&vma->obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / vma->obj->page_size);
+	stats_mapped(&vma->obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / vma->obj->page_size, task->asked != 0);
 	if (!ret)
 		stats_answered(&vma->obj->stats, task->stats, &task->asked);
 	return ret;

@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 
 #include "criu_internals.h"
+#include "modes.h"
 #include "object.h"
 #include "progress.h"
 #include "progress_text.h"
@@ -98,7 +99,7 @@ static void draw(const char *text)
 
 static struct progress_sample take_sample(void)
 {
-	struct progress_sample now = { .when = stats_now() };
+	struct progress_sample now = { .when = stats_now(), .on_demand = !modes_background() };
 	const struct object *obj;
 
 	list_for_each_entry(obj, &objects, l) {

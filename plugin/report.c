@@ -205,6 +205,10 @@ static void put_settings(struct json *j)
 	json_put_open_line(j, "settings", '{');
 	json_put_number(j, "workers", settings.workers);
 	json_put_number(j, "inflight_kib", settings.remote_ahead >> 10);
+	json_put_string(j, "fill", settings.on_demand ? "on-demand" : "background");
+	json_put_number(j, "bandwidth_mib_s", settings.bandwidth >> 20);
+	json_put_number(j, "prefill_mib", settings.prefill >> 20);
+	json_put_number(j, "recording", settings.record_seconds != NO_RECORD);
 	json_put_string(j, "progress",
 			settings.progress == PROGRESS_OFF  ? "off" :
 			settings.progress == PROGRESS_AUTO ? "auto" :

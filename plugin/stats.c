@@ -223,17 +223,17 @@ void stats_fault(struct object_stats *s, struct task_stats *t, uint64_t flags)
 	}
 }
 
-static void add_mapped(struct fault_stats *f, uint64_t ioctls, uint64_t pages)
+static void add_mapped(struct fault_stats *f, uint64_t ioctls, uint64_t pages, bool asked)
 {
 	f->windows += ioctls;
 	f->mapped += pages;
-	f->ahead += pages ? pages - 1 : 0;
+	f->ahead += pages - (asked && pages);
 }
 
-void stats_mapped(struct object_stats *s, struct task_stats *t, uint64_t ioctls, uint64_t pages)
+void stats_mapped(struct object_stats *s, struct task_stats *t, uint64_t ioctls, uint64_t pages, bool asked)
 {
-	add_mapped(&s->faults, ioctls, pages);
-	add_mapped(&t->faults, ioctls, pages);
+	add_mapped(&s->faults, ioctls, pages, asked);
+	add_mapped(&t->faults, ioctls, pages, asked);
 }
 
 void stats_answered(struct object_stats *s, struct task_stats *t, uint64_t *since)

@@ -113,8 +113,9 @@ void stats_fini(void);
 /* A fault was read; flags are UFFD_PAGEFAULT_FLAG_* */
 void stats_fault(struct object_stats *s, struct task_stats *t, uint64_t flags);
 
-/* Answering one mapped so many pages, with so many ioctls */
-void stats_mapped(struct object_stats *s, struct task_stats *t, uint64_t ioctls, uint64_t pages);
+/* So many pages were mapped, with so many ioctls; asked: a fault waited for one of them */
+void stats_mapped(struct object_stats *s, struct task_stats *t, uint64_t ioctls, uint64_t pages,
+		  bool asked);
 
 /* The thread goes on. *since: when its fault was read, 0: that was counted before; 0 from here on. */
 void stats_answered(struct object_stats *s, struct task_stats *t, uint64_t *since);

@@ -218,7 +218,7 @@ static void publish_in(struct task *task, const struct vma *vma, uint64_t off, u
 		return;
 
 	ret = uffd_continue(task->lt->uffd, vma->start + (off - vma->pgoff), end - off, &mapped, size);
-	stats_mapped(&obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / size);
+	stats_mapped(&obj->stats, task->stats, uffd_nr_continue - ioctls, mapped / size, false);
 	if (ret == -ESRCH)
 		task_gone(task);
 }

@@ -139,9 +139,9 @@ TEST(faults_and_windows)
 	stats_fault(&a, &task, 0);
 	stats_fault(&a, &task, UFFD_PAGEFAULT_FLAG_WRITE);
 	stats_fault(&b, &task, UFFD_PAGEFAULT_FLAG_MINOR);
-	stats_mapped(&a, &task, 1, 64);
-	stats_mapped(&a, &task, 2, 0);
-	stats_mapped(&b, &task, 3, 1);
+	stats_mapped(&a, &task, 1, 64, true);
+	stats_mapped(&a, &task, 2, 0, true);
+	stats_mapped(&b, &task, 3, 1, true);
 	CHECK_EQ(a.faults.missing, 2);
 	CHECK_EQ(a.faults.minor, 0);
 	CHECK_EQ(a.faults.windows, 3);
