@@ -186,27 +186,40 @@ static void run_pwrite(struct fill_job *job, char *buf)
 	}
 }
 
-bool fill_run_cached(struct fill_job *job, void *buf)
+/* Nobody has seen it yet, so it may go again */
+static void take_back(struct fill_job *job)
 {
-	char *to = buf;
+	job->result = FILL_OK;
+	if (!fallocate(job->obj_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)job->off, (off_t)job->len))
+		return;
+
+	job->result = FILL_WRITE_ERROR;
+	job->err = errno;
+	job->err_off = job->off;
+}
+
+bool fill_run_cached(struct fill_job *job, char *map)
+{
 	unsigned int i;
-
-	/* all is read before anything is written: who does the rest must find the job as it was */
-	for (i = 0; i < job->nr_segs; i++) {
-		const struct fill_seg *seg = &job->segs[i];
-		struct iovec iov = { .iov_base = to, .iov_len = seg->len };
-
-		if (preadv2(seg->src_fd, &iov, 1, (off_t)seg->src_off, RWF_NOWAIT) != (ssize_t)seg->len)
-			return false;
-		to += seg->len;
-	}
 
 	job->result = FILL_OK;
 	job->err = 0;
-	to = buf;
-	for (i = 0; i < job->nr_segs && job->result == FILL_OK; i++) {
-		store_seg(job, &job->segs[i], to);
-		to += job->segs[i].len;
+	/*
+	 * Not pwrite(): that would wait for the inode's lock, which the others hold most of the
+	 * time. read(2) into the mapping: if that fails it is an error and no signal.
+	 */
+	for (i = 0; i < job->nr_segs; i++) {
+		const struct fill_seg *seg = &job->segs[i];
+		struct iovec iov = { .iov_base = map + seg->off, .iov_len = seg->len };
+		ssize_t ret = preadv2(seg->src_fd, &iov, 1, (off_t)seg->src_off, RWF_NOWAIT);
+
+		if (ret == (ssize_t)seg->len)
+			continue;
+
+		/* pages that were brought in vain would be found by who looks whether they are there */
+		if (i || ret >= 0 || errno == EFAULT)
+			take_back(job);
+		return job->result != FILL_OK;
 	}
 	return true;
 }
@@ -311,8 +324,10 @@ static void work(struct fill_pool *pool, bool urgent_only)
 	void *buf;
 
 	/* a failure was warned of at the start, it takes nothing away */
-	if (!urgent_only)
+	if (!urgent_only) {
 		priority_lower();
+		priority_yield_soon();
+	}
 	/* populated: a copy from a page that must be faulted in could be cut short */
 	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 

@@ -114,9 +114,10 @@ void fill_pool_destroy(struct fill_pool *pool);
 void fill_run(struct fill_job *job, void *buf);
 
 /*
- * The same, if the images are in the page cache: it does not wait for a disk. False: nothing
- * was written, and the job is to be given to somebody else; FILL_PWRITE only. buf holds job->len bytes.
+ * The same, if the images are in the page cache: it does not wait for a disk. False: the job is
+ * as it was and is to be given to somebody else. FILL_PWRITE only. map: all of the object, whole
+ * pages. While it runs pages may be there that are not full yet, so it is for the event loop.
  */
-bool fill_run_cached(struct fill_job *job, void *buf);
+bool fill_run_cached(struct fill_job *job, char *map);
 
 #endif

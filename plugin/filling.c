@@ -172,9 +172,13 @@ static void job_done(struct fill_job *job)
  */
 static bool done_at_once(struct fill_job *job)
 {
-	static char buf[WINDOW_MAX_FILL * PAGE_SIZE];
+	struct object *obj = job->owner;
+	char *map;
 
-	if (job->way != FILL_PWRITE || job->len > sizeof(buf) || !route_is_own(job) || !fill_run_cached(job, buf))
+	if (job->way != FILL_PWRITE || !route_is_own(job))
+		return false;
+	map = object_door(obj);
+	if (!map || !fill_run_cached(job, map))
 		return false;
 
 	job_done(job);

@@ -87,8 +87,34 @@ static int open_contents(struct object *obj)
 	return 0;
 }
 
+char *object_door(struct object *obj)
+{
+	size_t len = (size_t)obj->map.pages * obj->page_size;
+	char *mem;
+
+	if (obj->door)
+		return obj->door;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, obj->fd, 0);
+	if (mem == MAP_FAILED)
+		return NULL;
+
+	/* no process that is made later may be one of those who map it */
+	madvise(mem, len, MADV_DONTFORK);
+	obj->door = mem;
+	return mem;
+}
+
+static void close_door(struct object *obj)
+{
+	if (obj->door)
+		munmap(obj->door, (size_t)obj->map.pages * obj->page_size);
+	obj->door = NULL;
+}
+
 static void close_contents(struct object *obj)
 {
+	close_door(obj);
 	images_close(obj->images);
 	obj->images = NULL;
 	extents_free(&obj->extents);
@@ -170,6 +196,7 @@ static uint64_t ms_since(const struct timespec *t)
 static void object_complete(struct object *obj)
 {
 	obj->state = OBJECT_COMPLETE;
+	close_door(obj);
 	obj->stats.completed = stats_now();
 
 	if (obj->delivery == CR_SHMEM_BEFORE_RESUME) {

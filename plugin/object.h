@@ -36,6 +36,7 @@ struct object {
 	unsigned int page_size; /* bytes; what one page of map stands for */
 	enum cr_shmem_delivery delivery;
 	int fd;
+	char *door; /* all of it, mapped for small jobs of the event loop itself; or NULL */
 	struct inode_id id;
 	enum object_state state;
 
@@ -80,6 +81,9 @@ static inline bool object_is_huge(const struct object *obj)
 {
 	return obj->page_size > PAGE_SIZE;
 }
+
+/* Its door, opened if need be; NULL: can't be had. */
+char *object_door(struct object *obj);
 
 /* Pages that hold size bytes. */
 unsigned long size_to_pages(uint64_t size, unsigned int page_size);

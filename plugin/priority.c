@@ -14,6 +14,9 @@
 #define IO_CLASS_BEST_EFFORT 2
 #define IO_CLASS_IDLE	     3
 
+/* Several times the default */
+#define SLICE_NS 20000000
+
 static int wanted_nice;
 static int wanted_ioprio = PRIORITY_AS_IS;
 
@@ -55,4 +58,23 @@ int priority_check(void)
 
 	pthread_join(thread, &ret);
 	return (int)(intptr_t)ret;
+}
+
+/* linux/sched/types.h, which libc's headers collide with */
+struct sched_attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+int priority_yield_soon(void)
+{
+	struct sched_attributes attr = { 0 };
+
+	if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0))
+		return -errno;
+	attr.runtime = SLICE_NS;
+	return syscall(SYS_sched_setattr, 0, &attr, 0) ? -errno : 0;
 }

@@ -13,6 +13,14 @@ void priority_choose(int nice, int ioprio);
 /* The calling thread is one of them. 0 or -errno. */
 int priority_lower(void);
 
+/*
+ * Has the scheduler give way to others, whose slice is shorter, as soon as they wake up: a
+ * thread that copies all the time would keep the event loop, and tasks that it has woken,
+ * waiting for its whole slice. Costs no share of the processor. Linux 6.12; before, it does
+ * nothing. For the calling thread. 0 or -errno.
+ */
+int priority_yield_soon(void);
+
 /* Whether priority_lower() works here, tried out in a thread of its own. 0 or -errno. */
 int priority_check(void);
 
