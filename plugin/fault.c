@@ -7,6 +7,7 @@
 
 #include "criu_internals.h"
 #include "filling.h"
+#include "folios.h"
 #include "modes.h"
 #include "object.h"
 #include "record.h"
@@ -231,6 +232,10 @@ static bool uses_huge_pages(const struct task *task)
 static int probe(struct task *task, uint64_t addr, uint64_t flags)
 {
 	int ret;
+
+	/* in a large folio it may be there by now without its contents, and must not be mapped to find out */
+	if (folios_may_be_large())
+		return task_learn_mapping(task, addr) ? 1 : -ENOTSUP;
 
 	ret = uffd_continue(task->lt->uffd, addr, PAGE_SIZE, NULL, PAGE_SIZE);
 	switch (ret) {

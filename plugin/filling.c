@@ -11,6 +11,7 @@
 #include "criu_internals.h"
 #include "fill.h"
 #include "filling.h"
+#include "folios.h"
 #include "modes.h"
 #include "object.h"
 #include "progress.h"
@@ -38,6 +39,29 @@ static unsigned long job_pages(const struct fill_job *job)
 	return (unsigned long)(job->len / obj->page_size);
 }
 
+/* Whether a job that begins there is for who fetches from the page server, as make_job() has it */
+static bool is_remote(const struct object *obj, unsigned long page)
+{
+	uint64_t off = (uint64_t)page * obj->page_size, end = off + (object_is_huge(obj) ? obj->page_size : 1);
+	const struct extent *e;
+
+	for (e = extents_from(&obj->extents, off); e && e->off < end; e = extents_next(&obj->extents, e))
+		if (e->src_fd == SEG_REMOTE)
+			return true;
+	return false;
+}
+
+/*
+ * Bytes of a job for no fault that begins with page: where folios may be large up to the
+ * next multiple, so that each of them is written at once and nothing zeroed before.
+ */
+static uint64_t fill_unit(const struct object *obj, unsigned long page)
+{
+	if (object_is_huge(obj) || !folios_may_be_large() || is_remote(obj, page))
+		return FILL_UNIT;
+	return FILL_FOLIO_UNIT - (uint64_t)page * obj->page_size % FILL_FOLIO_UNIT;
+}
+
 /* Puts pages [page, page + nr), all EMPTY, into a new job: as many as fit, one at least */
 static struct fill_job *make_job(struct object *obj, unsigned long page, unsigned long nr, enum fill_cause cause)
 {
@@ -51,8 +75,8 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 		/* a huge page is filled as a whole, however many extents it has */
 		end = off + obj->page_size;
 		nr_segs = extents_count(&obj->extents, off, end);
-	} else if (end > off + FILL_UNIT) {
-		end = off + FILL_UNIT;
+	} else if (end > off + fill_unit(obj, page)) {
+		end = off + fill_unit(obj, page);
 	}
 
 	job = malloc(sizeof(*job) + nr_segs * sizeof(job->segs[0]));
@@ -91,18 +115,6 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 	job->len = (object_is_huge(obj) ? end : off) - job->off;
 	page_map_set(&obj->map, page, job_pages(job), PAGE_FILLING);
 	return job;
-}
-
-/* Whether a job that begins there is for who fetches from the page server, as make_job() has it */
-static bool is_remote(const struct object *obj, unsigned long page)
-{
-	uint64_t off = (uint64_t)page * obj->page_size, end = off + (object_is_huge(obj) ? obj->page_size : 1);
-	const struct extent *e;
-
-	for (e = extents_from(&obj->extents, off); e && e->off < end; e = extents_next(&obj->extents, e))
-		if (e->src_fd == SEG_REMOTE)
-			return true;
-	return false;
 }
 
 bool filling_is_allowed(const struct object *obj, unsigned long page)
@@ -240,7 +252,7 @@ static bool submit_background(struct object *obj)
 	/* what is behind us need not be looked at again, it may be much */
 	obj->cursor = page;
 
-	nr = submit_ahead(obj, page, page_map_run(&obj->map, page, size_to_pages(FILL_UNIT, obj->page_size)),
+	nr = submit_ahead(obj, page, page_map_run(&obj->map, page, size_to_pages(fill_unit(obj, page), obj->page_size)),
 			  FILL_BACKGROUND);
 	obj->cursor = page + nr;
 	return nr > 0;

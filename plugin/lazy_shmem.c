@@ -17,6 +17,7 @@
 #include "criu_internals.h"
 #include "eligible.h"
 #include "filling.h"
+#include "folios.h"
 #include "guard.h"
 #include "modes.h"
 #include "object.h"
@@ -135,6 +136,7 @@ static int start(int epollfd)
 		return -1;
 
 	raise_fd_limit();
+	folios_look();
 	guard_init(epollfd);
 	filling_init(epollfd);
 	progress_init(epollfd);

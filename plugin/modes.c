@@ -9,6 +9,7 @@
 
 #include "criu_internals.h"
 #include "filling.h"
+#include "folios.h"
 #include "modes.h"
 #include "pace.h"
 #include "priority.h"
@@ -66,6 +67,7 @@ static int tick(struct epoll_rfd *rfd)
 {
 	seconds += (long)read_timer(rfd);
 	tasks_probe();
+	folios_look();
 	record_tick(seconds);
 	return filling_event();
 }
