@@ -112,8 +112,9 @@ def best_copy(found):
 def targets(results, what, found):
     ours, eager = (b.median(values(found, name, "complete_s")) for name in ("ours", "eager"))
     results.target("fill, %s: ours (start of restore to complete) / eager" % what, ours / eager, "<=", 0.6)
-    results.target("fill, %s: ours / best plain copy loop, throughput" % what,
-                   b.median(values(found, "ours", "mib_s")) / best_copy(found), ">=", 0.9)
+    if what == "one object":  # the loops copy one file into one memfd
+        results.target("fill, %s: ours / best plain copy loop, throughput" % what,
+                       b.median(values(found, "ours", "mib_s")) / best_copy(found), ">=", 0.9)
 
 
 def group_one(results):

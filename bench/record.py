@@ -3,31 +3,26 @@
 """The recorded working set: faults, and the time until a program has touched its set,
 with the record, with it and PREFILL, and without.
 
-    BENCH_MB (256)  BENCH_PERCENT (10)  BENCH_RUNS (7)
+    BENCH_MB (256)  BENCH_PERCENT (10)  and those of benchlib.py
 
 A program touches a scattered part of its memory in an order that jumps about, as soon
-as it runs. The restores take turns; the images are in the page cache. Prints a table
-and writes build/results/record.json."""
+as it runs. The restores take turns; the images are in the page cache."""
 
-import json
 import os
 import re
 import shutil
 import signal
-import statistics
 import sys
 import time
 
-sys.dont_write_bytecode = True
-TOP = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-sys.path.insert(0, os.path.join(TOP, "test", "e2e"))
-import lib  # noqa: E402
-from scatter_lib import Scatter  # noqa: E402
+import benchlib
+from benchlib import lib, median, spread
+from scatter_lib import Scatter
 
-WORK = os.path.join(lib.BUILD, "bench", "run")
+WORK = os.path.join(lib.BUILD, "bench", "record")
 MB = int(os.environ.get("BENCH_MB", "256"))
 PERCENT = int(os.environ.get("BENCH_PERCENT", "10"))
-RUNS = int(os.environ.get("BENCH_RUNS", "7"))
+RUNS = benchlib.RUNS
 
 MODES = {
     "without": {"CRIU_LAZY_SHMEM_ORDER": "off"},
@@ -66,32 +61,27 @@ def run(led, env):
 
 
 def main():
-    lib.become_reaper()
+    results = benchlib.Results("record", "a recorded working set")
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
-    led = Scatter(WORK, str(MB), str(PERCENT), "1").start().dump()
-    pages, size = record(led)
-    results = {name: [] for name in MODES}
-    for _ in range(RUNS):
-        for name, env in MODES.items():
-            results[name].append(run(led, env))
+    try:
+        led = Scatter(WORK, str(MB), str(PERCENT), "1").start().dump()
+        pages, size = record(led)
+        runs = benchlib.by_turns({name: lambda env=env: run(led, env) for name, env in MODES.items()})
+    finally:
+        lib.cleanup(WORK)
 
-    print("%d MiB, %d pages touched; the record has %d bytes; median of %d (min-max)" % (MB, pages, size, RUNS))
-    print("%-28s %20s %20s %20s %20s" % ("record", "faults", "restore ms", "walk ms", "longest access us"))
-    for name, rows in results.items():
-        cells = []
-        for key in ("faults", "restore_ms", "walk_ms", "max_us"):
-            values = [r[key] for r in rows]
-            cells.append("%.0f (%.0f-%.0f)" % (statistics.median(values), min(values), max(values)))
-        print("%-28s %20s %20s %20s %20s" % (name, *cells))
-
-    os.makedirs(os.path.join(lib.BUILD, "results"), exist_ok=True)
-    with open(os.path.join(lib.BUILD, "results", "record.json"), "w") as f:
-        json.dump({"mib": MB, "pages": pages, "record_bytes": size, "runs": results}, f, indent=1)
+    keys = ("faults", "restore_ms", "walk_ms", "touched_ms", "max_us")
+    results.table("%d MiB, %d pages touched, a record of %d bytes; median of %d (min - max)" % (MB, pages, size, RUNS),
+                  ["record", "faults", "restore ms", "walk ms", "restore and walk ms", "longest access us"],
+                  [[name] + [spread([r[key] for r in rows], 0) for key in keys] for name, rows in runs.items()])
+    faults = {name: median([r["faults"] for r in rows]) for name, rows in runs.items()}
+    results.target("faults with a recorded working set / without", faults["with"] / faults["without"], "<=", 0.1)
+    results.target("the same, prefilled", faults["with, prefilled"] / faults["without"], "<=", 0.1)
+    results.target("the same, on demand", faults["with, on demand"] / faults["without, on demand"], "<=", 0.1)
+    results.data.update(mib=MB, pages=pages, record_bytes=size, runs=runs)
+    results.save()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        lib.cleanup(WORK)
+    benchlib.run(main)

@@ -20,6 +20,7 @@ BENCHES = {
     "restore_time": (120, 900),
     "fill": (120, 1200),
     "stall": (120, 2400),
+    "record": (60, 300),
     "postgres": (0, 1200),
     "before_resume": (60, 300),
     "copies": (60, 1800),

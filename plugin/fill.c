@@ -14,6 +14,10 @@
 #include "fill.h"
 #include "priority.h"
 
+/* Bytes of a file to have on their way, from a segment of so many on */
+#define AHEAD	   (8UL << 20)
+#define AHEAD_FROM (128UL << 10)
+
 struct job_queue {
 	struct fill_job *head, **tail;
 };
@@ -75,10 +79,28 @@ static struct fill_job *queue_take(struct job_queue *q, const void *owner, uint6
 	return NULL;
 }
 
+/*
+ * The kernel's own readahead sees several readers of one file, each of whom reads here and
+ * there, and does not keep a disk busy. For what is cached already, asking costs more than reading.
+ */
+static uint32_t read_ahead(const struct fill_seg *seg, uint32_t skip, char *buf)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = seg->len - skip };
+	ssize_t ret;
+
+	if (seg->len < AHEAD_FROM)
+		return 0;
+
+	ret = preadv2(seg->src_fd, &iov, 1, (off_t)(seg->src_off + skip), RWF_NOWAIT);
+	if (ret != (ssize_t)iov.iov_len && (ret >= 0 || errno == EAGAIN))
+		readahead(seg->src_fd, (off64_t)seg->src_off, AHEAD);
+	return ret > 0 ? (uint32_t)ret : 0;
+}
+
 /* Reads a segment from its byte skip on. EFAULT: buf is a mapping that can't be stored to. */
 static enum fill_result read_seg(const struct fill_seg *seg, uint32_t skip, char *buf, int *err)
 {
-	uint32_t done = skip;
+	uint32_t done = skip + read_ahead(seg, skip, buf);
 
 	while (done < seg->len) {
 		ssize_t ret = pread(seg->src_fd, buf + (done - skip), seg->len - done, (off_t)(seg->src_off + done));
