@@ -49,15 +49,17 @@ void page_map_fini(struct page_map *pm)
 
 void page_map_set(struct page_map *pm, unsigned long page, unsigned long nr, enum page_state state)
 {
-	unsigned long i;
+	/* counted apart from pm, which a store of a byte could change for all the compiler knows */
+	unsigned long i, left = 0, empty = 0;
 
 	for (i = page; i < page + nr; i++) {
-		pm->left -= is_left(pm->state[i]);
-		pm->left += is_left(state);
-		pm->empty -= pm->state[i] == PAGE_EMPTY;
-		pm->empty += state == PAGE_EMPTY;
-		pm->state[i] = state;
+		left += (unsigned long)is_left(pm->state[i]);
+		empty += pm->state[i] == PAGE_EMPTY;
 	}
+
+	memset(pm->state + page, state, nr);
+	pm->left += (is_left(state) ? nr : 0) - left;
+	pm->empty += (state == PAGE_EMPTY ? nr : 0) - empty;
 }
 
 unsigned long page_map_next_empty(const struct page_map *pm, unsigned long from)
