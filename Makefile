@@ -146,6 +146,8 @@ build/bench/%: bench/%.c Makefile | build/.deps
 build/bench/copy: bench/copy.c bench/copy_ways.c bench/copy.h Makefile | build/.deps-bench
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $(filter %.c,$^) -luring
 
+build/bench/holder build/bench/mapper: bench/known.h
+
 build/bench/touch build/bench/copy_handler: build/bench/%: bench/%.c bench/touching.h Makefile | build/.deps
 	$(Q)mkdir -p $(@D) && $(CC) $(TOOL_CFLAGS) -pthread -o $@ $< -lm
 

@@ -117,20 +117,20 @@ def targets(results, what, found):
                        b.median(values(found, "ours", "mib_s")) / best_copy(found), ">=", 0.9)
 
 
-def group_one(results):
-    idle = Idle(1)
+def cached(results, key, nr, what):
+    idle = Idle(nr)
     found = idle.measure(WARM)
-    show(results, "one", "one object, from the page cache", found)
-    targets(results, "one object", found)
+    show(results, key, what + ", from the page cache", found)
+    targets(results, what, found)
     idle.close()
+
+
+def group_one(results):
+    cached(results, "one", 1, "one object")
 
 
 def group_four(results):
-    idle = Idle(4)
-    found = idle.measure(WARM)
-    show(results, "four", "four objects, from the page cache", found)
-    targets(results, "four objects", found)
-    idle.close()
+    cached(results, "four", 4, "four objects")
 
 
 def group_cold(results):

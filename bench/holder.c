@@ -9,46 +9,21 @@
  * pid=P" is appended to REPORT by each; upon SIGUSR1 "checked pid=P wrong=N",
  * after all of its objects were read through their descriptors and mappings.
  */
-#include <fcntl.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "known.h"
+
 #define MAX_OBJECTS 256
-#define WORD_SEED   0x9e3779b97f4a7c15UL
 
 static struct {
 	int fd;
 	uint64_t *mem;
 } held[MAX_OBJECTS];
 
-static const char *report_file;
 static unsigned int nr_objects, nr_tasks;
 static uint64_t size;
-
-static void report(const char *what, long wrong)
-{
-	char line[96];
-	int fd, len;
-
-	len = wrong < 0 ? snprintf(line, sizeof(line), "%s pid=%d\n", what, getpid()) :
-			  snprintf(line, sizeof(line), "%s pid=%d wrong=%ld\n", what, getpid(), wrong);
-	fd = open(report_file, O_WRONLY | O_APPEND | O_CREAT, 0644);
-	if (fd < 0 || write(fd, line, (size_t)len) != len)
-		exit(1);
-	close(fd);
-}
-
-static uint64_t word(unsigned int object, uint64_t i)
-{
-	uint64_t x = (i + 1) * WORD_SEED + object;
-
-	return (x ^ (x >> 29)) | 1;
-}
 
 static void make(unsigned int object)
 {

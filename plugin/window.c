@@ -39,7 +39,9 @@ static bool is_alone(const struct object *obj)
 	return object_is_huge(obj) || record_is_running();
 }
 
-struct window window_to_fill(struct windows *w, const struct object *obj, unsigned long page)
+/* min and max: of what comes next in a run */
+static struct window choose(struct windows *w, const struct object *obj, unsigned long page, unsigned long at_first,
+			    unsigned long min, unsigned long max)
 {
 	const struct window_run *run = find_run(w, obj, page);
 	unsigned long pages;
@@ -47,26 +49,22 @@ struct window window_to_fill(struct windows *w, const struct object *obj, unsign
 	if (is_alone(obj))
 		return (struct window){ .first = page, .end = page + 1, .is_run = run };
 	if (!run)
-		return clip(obj, around(page, WINDOW_FILL_PAGES));
+		return clip(obj, around(page, at_first));
 
-	pages = 2 * run->pages < WINDOW_MAX_FILL ? 2 * run->pages : WINDOW_MAX_FILL;
+	pages = 2 * run->pages;
+	pages = pages < min ? min : pages < max ? pages :
+						  max;
 	return clip(obj, (struct window){ .first = page, .end = page + pages, .is_run = true });
+}
+
+struct window window_to_fill(struct windows *w, const struct object *obj, unsigned long page)
+{
+	return choose(w, obj, page, WINDOW_FILL_PAGES, 1, WINDOW_MAX_FILL);
 }
 
 struct window window_to_map(struct windows *w, const struct object *obj, unsigned long page)
 {
-	const struct window_run *run = find_run(w, obj, page);
-	unsigned long pages;
-
-	if (is_alone(obj))
-		return (struct window){ .first = page, .end = page + 1, .is_run = run };
-	if (!run)
-		return clip(obj, around(page, WINDOW_PAGES));
-
-	pages = 2 * run->pages < WINDOW_PAGES	  ? WINDOW_PAGES :
-		2 * run->pages < WINDOW_MAX_PAGES ? 2 * run->pages :
-						    WINDOW_MAX_PAGES;
-	return clip(obj, (struct window){ .first = page, .end = page + pages, .is_run = true });
+	return choose(w, obj, page, WINDOW_PAGES, WINDOW_PAGES, WINDOW_MAX_PAGES);
 }
 
 void window_mapped(struct windows *w, const struct object *obj, unsigned long page, unsigned long end)
