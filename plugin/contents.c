@@ -56,7 +56,7 @@ static void punch_parts(struct object *obj, uint64_t off, uint64_t end)
 	}
 }
 
-/* Of a job made for a fault: the pages that are waited for, not those around */
+/* The pages that are waited for, whatever the job was made for */
 static void count_asked_for(struct object *obj, unsigned long page, unsigned long nr)
 {
 	const struct waiter *w;
@@ -87,8 +87,7 @@ void object_filled(struct object *obj, unsigned long page, unsigned long nr, enu
 	enum filled_by by = filled_by(cause);
 	unsigned long i;
 
-	if (cause == FILL_FAULT)
-		count_asked_for(obj, page, nr);
+	count_asked_for(obj, page, nr);
 
 	for (i = page; i < page + nr; i++) {
 		if (page_map_get(&obj->map, i) == PAGE_DOOMED) {

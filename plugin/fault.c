@@ -234,6 +234,7 @@ static int probe(struct task *task, uint64_t addr, uint64_t flags)
 	int ret;
 
 	/* in a large folio it may be there by now without its contents, and must not be mapped to find out */
+	folios_look();
 	if (folios_may_be_large())
 		return task_learn_mapping(task, addr) ? 1 : -ENOTSUP;
 
@@ -301,12 +302,16 @@ void tasks_retry(void)
 	while (!list_empty(&again)) {
 		struct waiter *w = list_first_entry(&again, struct waiter, l);
 		struct task *task = w->task;
-		uint64_t addr = w->addr, flags = w->flags;
+		uint64_t addr = w->addr, flags = w->flags, since = w->since;
+		pid_t tid = w->tid;
 
-		task->faulter = w->tid;
-		task->asked = w->since;
 		list_del(&w->l);
 		free(w);
+		if (task->gone)
+			continue;
+
+		task->faulter = tid;
+		task->asked = since;
 		if (vma_table_find(&task->vmas, addr))
 			task_answer(task, addr);
 		else

@@ -18,6 +18,9 @@
 #define AHEAD	   (8UL << 20)
 #define AHEAD_FROM (128UL << 10)
 
+/* This thread has only jobs that somebody waits for, who must not wait for what comes behind */
+static __thread bool in_hurry;
+
 struct job_queue {
 	struct fill_job *head, **tail;
 };
@@ -88,7 +91,7 @@ static uint32_t read_ahead(const struct fill_seg *seg, uint32_t skip, char *buf)
 	struct iovec iov = { .iov_base = buf, .iov_len = seg->len - skip };
 	ssize_t ret;
 
-	if (seg->len < AHEAD_FROM)
+	if (seg->len < AHEAD_FROM || in_hurry)
 		return 0;
 
 	ret = preadv2(seg->src_fd, &iov, 1, (off_t)(seg->src_off + skip), RWF_NOWAIT);
@@ -350,8 +353,9 @@ static void work(struct fill_pool *pool, bool urgent_only)
 		priority_lower();
 		priority_yield_soon();
 	}
-	/* populated: a copy from a page that must be faulted in could be cut short */
-	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	in_hurry = urgent_only;
+	/* what is not for large folios is not used, and then costs nobody memory */
+	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	while ((job = next_job(pool, urgent_only))) {
 		if (buf == MAP_FAILED) {

@@ -202,13 +202,18 @@ static unsigned long submit_ahead(struct object *obj, unsigned long page, unsign
 {
 	/* restore waits for those */
 	bool wanted = obj->delivery == CR_SHMEM_BEFORE_RESUME;
-	/* many small ones, and the event loop has faults to answer as well */
-	bool at_once = cause == FILL_RECORD && nr <= WINDOW_FILL_PAGES && nr_at_once < MAX_AT_ONCE;
+	bool idle = route_is_idle(obj, is_remote(obj, page));
+	/*
+	 * Many small ones, and the event loop has faults to answer as well. Where it could not do
+	 * the last one they are for the others, who must not be given more than they can do.
+	 */
+	bool at_once = cause == FILL_RECORD && nr <= WINDOW_FILL_PAGES && nr_at_once < MAX_AT_ONCE &&
+		       (idle || !obj->not_at_once);
 	struct fill_job *job;
 
 	if (!filling_is_allowed(obj, page) || (!wanted && !modes_may_fill()))
 		return 0;
-	if (!at_once && !route_is_idle(obj, is_remote(obj, page)))
+	if (!at_once && !idle)
 		return 0;
 
 	job = make_job(obj, page, nr, cause);
@@ -221,10 +226,13 @@ static unsigned long submit_ahead(struct object *obj, unsigned long page, unsign
 	nr = job_pages(job);
 	modes_spent(job->len, wanted);
 	record_submitted(job);
-	if (at_once && done_at_once(job))
+	if (at_once && done_at_once(job)) {
 		nr_at_once++;
-	else
+		obj->not_at_once = false;
+	} else {
+		obj->not_at_once |= at_once;
 		route_submit(pool, job);
+	}
 	return nr;
 }
 

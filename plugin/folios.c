@@ -3,10 +3,19 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "folios.h"
+#include "stats.h"
+
+/* Between two looks: each opens a dozen files, and there is one for each fault in private memory */
+#define LOOK_NS 10000000
+
+/* There whether or not the kernel has transparent huge pages */
+#define SYS_MM "/sys/kernel/mm"
 
 static bool may_be_large;
+static uint64_t last; /* stats_now() of the last look */
 
 /* The chosen one of "always [inherit] never"; empty if there is none */
 static void read_choice(const char *dir, const char *sub, char *choice, size_t size)
@@ -57,7 +66,14 @@ bool folios_allowed(const char *dir)
 
 void folios_look(void)
 {
-	may_be_large = folios_allowed(FOLIOS_DIR);
+	uint64_t now = stats_now();
+
+	if (last && now - last < LOOK_NS)
+		return;
+
+	last = now;
+	/* those that were made stay large when it is switched off; without a /sys nobody can tell */
+	may_be_large |= folios_allowed(FOLIOS_DIR) || access(SYS_MM, F_OK);
 }
 
 bool folios_may_be_large(void)

@@ -16,7 +16,7 @@
 #define FOLIOS_DIR "/sys/kernel/mm/transparent_hugepage"
 bool folios_allowed(const char *dir);
 
-/* Looks how it is now. The event loop's alone, as is the answer. */
+/* Looks how it is now. Once yes, it is yes for good. The event loop's alone, as is the answer. */
 void folios_look(void);
 bool folios_may_be_large(void);
 

@@ -306,6 +306,7 @@ void object_unmapped(struct object *obj)
 		return;
 
 	obj->state = OBJECT_ABANDONED;
+	close_door(obj);
 	drop_waiters(obj);
 	pr_note("object %#x abandoned: no task maps it any more, %lu pages are not filled\n", obj->shmid,
 		obj->map.left);

@@ -36,7 +36,8 @@ struct object {
 	unsigned int page_size; /* bytes; what one page of map stands for */
 	enum cr_shmem_delivery delivery;
 	int fd;
-	char *door; /* all of it, mapped for small jobs of the event loop itself; or NULL */
+	bool not_at_once; /* the event loop could not do the last job that it tried: the images are not cached, say */
+	char *door;	  /* all of it, mapped for small jobs of the event loop itself; or NULL */
 	struct inode_id id;
 	enum object_state state;
 

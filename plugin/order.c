@@ -114,6 +114,18 @@ static int write_all(int fd, const uint8_t *buf, size_t len)
 	return 0;
 }
 
+/* A file of our own: what has the name already may be anything, and the directory anybody's */
+static int open_new(int dirfd, const char *name)
+{
+	int fd;
+
+	if (unlinkat(dirfd, name, 0) && errno != ENOENT)
+		return -errno;
+
+	fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
 /* Whoever finds the name finds all of the file, after a crash of the machine as well */
 static int write_file(int dirfd, const char *name, const uint8_t *buf, size_t len)
 {
@@ -121,9 +133,9 @@ static int write_file(int dirfd, const char *name, const uint8_t *buf, size_t le
 	int fd, err;
 
 	snprintf(tmp, sizeof(tmp), "%s.tmp", name);
-	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = open_new(dirfd, tmp);
 	if (fd < 0)
-		return -errno;
+		return fd;
 
 	err = write_all(fd, buf, len);
 	if (!err && fsync(fd))
@@ -142,9 +154,9 @@ int order_check_dir(int dirfd)
 	const char *name = "lazy-shmem-order.img.tmp";
 	int fd;
 
-	fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = open_new(dirfd, name);
 	if (fd < 0)
-		return -errno;
+		return fd;
 
 	close(fd);
 	return unlinkat(dirfd, name, 0) ? -errno : 0;

@@ -29,7 +29,8 @@ uint64_t pace_wait(const struct pace *p);
 /* It was had, with pace_ready() before ... */
 void pace_spend(struct pace *p, uint64_t bytes);
 
-/* ... or without. The debt from this is no more than of one second: the others must go on some time. */
+/* ... or without. The debt from this is no more than of one second, so the
+ * others go on that long after the last of it at the latest. While it comes faster than the rate they do not. */
 void pace_spend_anyway(struct pace *p, uint64_t bytes);
 
 #endif

@@ -46,7 +46,8 @@ static const struct {
 	[URGENT] = { "lazyshm-urgent", puller_main },
 };
 
-#define SMALL_JOBS 64 /* for each worker, at most */
+#define SMALL_JOBS     64  /* for each worker, at most */
+#define MAX_SMALL_JOBS 128 /* in all: fewer than a filler takes, or an urgent one would wait behind them in its socket */
 
 /* Routes with connections, two each: a page server takes 256 */
 #define MAX_CONNECTED 100
@@ -307,7 +308,7 @@ bool route_is_idle(const struct object *obj, bool remote)
 		return r->nr_remote < 2 || r->bytes_remote < settings.remote_ahead;
 	/* one to work at, another that is ready when it is done; more if they are small */
 	return r->nr_local < 2 * settings.workers ||
-	       (r->nr_local < SMALL_JOBS * settings.workers && r->bytes_local < settings.workers * FILL_UNIT / 2);
+	       (r->nr_local < SMALL_JOBS * settings.workers && r->nr_local < MAX_SMALL_JOBS && r->bytes_local < settings.workers * FILL_UNIT / 2);
 }
 
 static struct lane *lane_for(const struct route *r, const struct fill_job *job)

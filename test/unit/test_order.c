@@ -308,6 +308,38 @@ TEST(replaced_at_once)
 	remove_dir(dir);
 }
 
+/* What has the name of the file that becomes the record: nobody waits for it, or writes to it */
+TEST(name_is_taken)
+{
+	char tmp[ORDER_NAME_LEN + 8], name[ORDER_NAME_LEN];
+	int dir = new_dir(), other, fd;
+	struct order o = { 0 };
+	struct stat st;
+
+	CHECK_EQ(order_add(&o, 7), 0);
+	order_name(name, object.shmid);
+	snprintf(tmp, sizeof(tmp), "%s.tmp", name);
+	CHECK_SYS(mkfifoat(dir, tmp, 0600));
+	CHECK_SYS(mkfifoat(dir, "lazy-shmem-order.img.tmp", 0600));
+	CHECK_EQ(order_check_dir(dir), 0);
+	CHECK_EQ(order_save(&o, &object, dir), 0);
+
+	other = (int)CHECK_SYS(openat(dir, "other", O_RDWR | O_CREAT, 0600));
+	CHECK_EQ(write(other, "1234", 4), 4);
+	CHECK_SYS(linkat(dir, "other", dir, tmp, 0));
+	CHECK_EQ(order_save(&o, &object, dir), 0);
+	CHECK_SYS(fstat(other, &st));
+	CHECK_EQ(st.st_size, 4);
+	fd = (int)CHECK_SYS(openat(dir, name, O_RDONLY));
+	CHECK_SYS(fstat(fd, &st));
+	CHECK(S_ISREG(st.st_mode) && st.st_nlink == 1);
+	close(fd);
+	close(other);
+	CHECK_SYS(unlinkat(dir, "other", 0));
+	order_free(&o);
+	remove_dir(dir);
+}
+
 TEST(no_directory)
 {
 	struct order o = { 0 };
