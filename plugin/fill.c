@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <linux/falloc.h>
 #include <sys/eventfd.h>
@@ -354,8 +355,11 @@ static void work(struct fill_pool *pool, bool urgent_only)
 		priority_yield_soon();
 	}
 	in_hurry = urgent_only;
-	/* what is not for large folios is not used, and then costs nobody memory */
+	/* what is only for large folios costs nobody memory where there are none ... */
 	buf = mmap(NULL, FILL_FOLIO_UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* ... and the rest is charged to the cgroup before anybody looks how much room it has */
+	if (buf != MAP_FAILED)
+		memset(buf, 0, FILL_UNIT);
 
 	while ((job = next_job(pool, urgent_only))) {
 		if (buf == MAP_FAILED) {
