@@ -276,7 +276,7 @@ def limit_of_a_parent(where):
 def limit_too_small_before_resume(where):
     """What is filled at once is refused at once, not when somebody was killed for it"""
     with tree_in_cgroup(where, leftovers=["sysv"]) as tree:
-        tree.tasks.limit(tree.tasks.usage() + 12 * MIB)
+        tree.tasks.limit(tree.tasks.usage() + 10 * MIB)
         tree.start_daemon(env=slow_disk(20))
         check_refused(tree, tree.restore("--lazy-pages"), r"Error.*The cgroup %s has room for \d+ bytes" % tree.tasks.path,
                       r"Error.*No plugin takes over the contents")
