@@ -33,7 +33,8 @@ int priority_lower(void)
 						  IO_CLASS_BEST_EFFORT << IO_CLASS_SHIFT | wanted_ioprio;
 	int err = 0;
 
-	if (wanted_nice && setpriority(PRIO_PROCESS, 0, wanted_nice))
+	/* the daemon may have been started with less already */
+	if (wanted_nice > getpriority(PRIO_PROCESS, 0) && setpriority(PRIO_PROCESS, 0, wanted_nice))
 		err = -errno;
 	if (wanted_ioprio != PRIORITY_AS_IS && syscall(SYS_ioprio_set, IO_WHO_PROCESS, 0, io) && !err)
 		err = -errno;
