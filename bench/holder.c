@@ -83,8 +83,6 @@ static void hold(unsigned int task)
 
 int main(int argc, char **argv)
 {
-	unsigned int i;
-
 	if (argc != 5)
 		return 2;
 	report_file = argv[1];
@@ -94,13 +92,5 @@ int main(int argc, char **argv)
 	if (!nr_objects || nr_objects > MAX_OBJECTS || !size || !nr_tasks || nr_tasks > nr_objects)
 		return 2;
 
-	for (i = 1; i < nr_tasks; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			return 1;
-		if (!pid)
-			hold(i);
-	}
-	hold(0);
+	return run_tasks(nr_tasks, hold);
 }

@@ -36,4 +36,21 @@ static uint64_t word(unsigned int object, uint64_t i)
 	return (x ^ (x >> 29)) | 1;
 }
 
+/* Forks all tasks but the first, which is the caller; run() does not return. Or the exit status. */
+static int run_tasks(unsigned int nr, void (*run)(unsigned int task))
+{
+	unsigned int i;
+
+	for (i = 1; i < nr; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			return 1;
+		if (!pid)
+			run(i);
+	}
+	run(0);
+	return 1;
+}
+
 #endif

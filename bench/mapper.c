@@ -68,7 +68,7 @@ static void hold(unsigned int task)
 
 int main(int argc, char **argv)
 {
-	unsigned int i, tasks;
+	unsigned int tasks;
 
 	if (argc != 7)
 		return 2;
@@ -82,13 +82,5 @@ int main(int argc, char **argv)
 		return 2;
 
 	make(&common, 0);
-	for (i = 1; i < tasks; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			return 1;
-		if (!pid)
-			hold(i);
-	}
-	hold(0);
+	return run_tasks(tasks, hold);
 }

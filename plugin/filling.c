@@ -75,8 +75,11 @@ static struct fill_job *make_job(struct object *obj, unsigned long page, unsigne
 		/* a huge page is filled as a whole, however many extents it has */
 		end = off + obj->page_size;
 		nr_segs = extents_count(&obj->extents, off, end);
-	} else if (end > off + fill_unit(obj, page)) {
-		end = off + fill_unit(obj, page);
+	} else {
+		uint64_t unit = fill_unit(obj, page);
+
+		if (end > off + unit)
+			end = off + unit;
 	}
 
 	job = malloc(sizeof(*job) + nr_segs * sizeof(job->segs[0]));

@@ -68,12 +68,12 @@ void folios_look(void)
 {
 	uint64_t now = stats_now();
 
-	if (last && now - last < LOOK_NS)
+	if (may_be_large || (last && now - last < LOOK_NS))
 		return;
 
 	last = now;
-	/* those that were made stay large when it is switched off; without a /sys nobody can tell */
-	may_be_large |= folios_allowed(FOLIOS_DIR) || access(SYS_MM, F_OK);
+	/* for good: those that were made stay large when it is switched off. Without a /sys nobody can tell */
+	may_be_large = folios_allowed(FOLIOS_DIR) || access(SYS_MM, F_OK);
 }
 
 bool folios_may_be_large(void)

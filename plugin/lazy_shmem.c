@@ -70,6 +70,10 @@ static int lazy_shmem_init(int stage)
 	if (why)
 		pr_note("shared memory is restored before resume: %s\n", why);
 	active = !why;
+	if (active && stage == CR_PLUGIN_STAGE__LAZY_PAGES && modes_hold_signal()) {
+		pr_perror("Can't block SIGUSR1");
+		return -1;
+	}
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "priority.h"
 #include "record.h"
 #include "settings.h"
+#include "stats.h"
 #include "task.h"
 
 static struct pace pace;
@@ -94,15 +95,26 @@ static int signalled(struct epoll_rfd *rfd)
 	return filling_event();
 }
 
-/* Blocked in all threads and processes that we start, who never look at it */
-static int new_signalfd(void)
+static sigset_t wanted_signals(void)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
-	if (sigprocmask(SIG_BLOCK, &set, NULL))
-		return -1;
+	return set;
+}
+
+int modes_hold_signal(void)
+{
+	sigset_t set = wanted_signals();
+
+	return sigprocmask(SIG_BLOCK, &set, NULL) ? -errno : 0;
+}
+
+static int new_signalfd(void)
+{
+	sigset_t set = wanted_signals();
+
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -112,7 +124,7 @@ int modes_init(int epollfd)
 
 	epoll_fd = epollfd;
 	background = !settings.on_demand;
-	pace_init(&pace, settings.bandwidth, pace_now());
+	pace_init(&pace, settings.bandwidth, stats_now());
 	priority_choose(settings.nice, settings.ioprio);
 
 	err = priority_check();
@@ -148,7 +160,7 @@ void modes_bring_all(void)
 
 bool modes_may_fill(void)
 {
-	if (pace_ready(&pace, pace_now()))
+	if (pace_ready(&pace, stats_now()))
 		return true;
 
 	/* the debt may have grown since the timer was set: then it is set again */

@@ -10,6 +10,12 @@
  * time. The event loop's alone.
  */
 
+/*
+ * SIGUSR1 waits from here on, in all threads and processes that we start as well: before the
+ * daemon says that it is ready, or it could be the end of it. 0 or -errno.
+ */
+int modes_hold_signal(void);
+
 /* When the daemon starts, before there are threads. epollfd: where events are waited for. 0, or -1 with the reason logged. */
 int modes_init(int epollfd);
 

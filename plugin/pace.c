@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <time.h>
-
 #include "pace.h"
 
 #define NSEC_PER_SEC 1000000000ULL
 
 /* What can be saved up: so much of a second */
 #define BURST_PART 20
-
-uint64_t pace_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
-}
 
 void pace_init(struct pace *p, uint64_t rate, uint64_t now)
 {

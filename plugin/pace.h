@@ -15,9 +15,7 @@ struct pace {
 	uint64_t last_ns; /* up to when tokens were given */
 };
 
-/* CLOCK_MONOTONIC, which is what now below is */
-uint64_t pace_now(void);
-
+/* now: stats_now() */
 void pace_init(struct pace *p, uint64_t rate, uint64_t now);
 
 /* Whether something may be had that nobody waits for. However large it is: its rest is a debt. */

@@ -119,7 +119,7 @@ def signal_before_there_is_anything(where):
     led = Ledger(where, "-m", "16", "-p", "2").start().dump()
     led.start_daemon(env=ON_DEMAND)
     os.kill(led.daemon.pid, signal.SIGUSR1)
-    check(led.restore("--lazy-pages") == 0, "restore failed: " + led.errors("lazy-pages.log"))
+    check(led.restore("--lazy-pages") == 0, "restore failed: " + led.errors("restore.log") + led.errors("lazy-pages.log"))
     check(led.finish_daemon() == 0, "the daemon failed: " + led.errors("lazy-pages.log"))
     led.walk()
     led.kill()
@@ -199,12 +199,17 @@ def bandwidth(where):
     led.kill()
 
 
-@test
-def bandwidth_of_a_page_server(where):
+def dumped_to_server(where):
     led = Scatter(where, "64", "1", "1").start().dump()
     images = take_contents_away(led)
     port = free_port()
     server = start_server(led, images, port)
+    return led, port, server
+
+
+@test
+def bandwidth_of_a_page_server(where):
+    led, port, server = dumped_to_server(where)
     check_rate(timed(led, LIMITED, from_server(port)))
     led.walk()
     check(finish(server) == 0, "the page server failed")
@@ -254,10 +259,7 @@ def priority(where):
 @test
 def priority_of_pullers(where):
     """Of the two connections to a page server only the one of the background gives way"""
-    led = Scatter(where, "64", "1", "1").start().dump()
-    images = take_contents_away(led)
-    port = free_port()
-    server = start_server(led, images, port)
+    led, port, server = dumped_to_server(where)
     restored(led, dict(ON_DEMAND, CRIU_LAZY_SHMEM_NICE="7", CRIU_LAZY_SHMEM_IOPRIO="3"), from_server(port))
     pid = led.daemon.pid
     children = [int(c) for c in read("/proc/%d/task/%d/children" % (pid, pid)).split()]
